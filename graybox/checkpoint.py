@@ -1,0 +1,230 @@
+"""Checkpoints: the whole run at one step, as tensors and plain values; written in the background, read back safely."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections import Counter
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from graybox.errors import Refused, StorageError
+from graybox.sample_stream import Position
+from graybox.session import Session
+from graybox.store.checkpoints import CheckpointRecord
+from graybox.store.files import sha256_of, write_atomically
+from graybox.store.runs import now_ms
+
+FORMAT_VERSION = 1
+KEEP_AUTOMATIC = 10
+"""So many of the newest automatic checkpoints stay; all that a person asked for stay."""
+
+
+class CheckpointKeeper:
+    """Keeps and brings back the state of one session. `save` copies the state at once and writes it in the background."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._next_ordinal = 0
+        self._loaded: tuple[str, dict[str, Any]] | None = None
+
+    def save(self, reason: str, name: str = "") -> Future[CheckpointRecord]:
+        """Keep the present. The future is done when the checkpoint is whole on the disk; its exception is a
+        StorageError."""
+        session = self.session
+        stores = session.stores
+        payload = capture(session)
+        self._next_ordinal = max(self._next_ordinal + 1, int(stores.checkpoints.next_id()))
+        identity = f"{self._next_ordinal:06d}"
+        facts: dict[str, Any] = {
+            "id": identity,
+            "experiment_hash": session.experiment_hash(),
+            "step": session.step,
+            "age": session.age,
+            "branch": session.branch,
+            "name": name,
+            "reason": reason,
+            "time_ms": now_ms(),
+            "journal_sequence": payload["journal_sequence"],
+            "metrics": {
+                f"{split}/{metric}": point.value for (split, metric), point in stores.metrics.latest().items()
+            },
+        }
+        session.last_checkpoint_step = session.step
+
+        def write() -> CheckpointRecord:
+            path = stores.checkpoints.folder / f"{identity}.pt"
+            write_payload(path, payload)
+            record = CheckpointRecord(
+                **facts, bytes=path.stat().st_size, sha256=sha256_of(path), file=path.name
+            )
+            stores.checkpoints.add(record)
+            stores.checkpoints.apply_retention(keep_automatic=KEEP_AUTOMATIC, keep=set())
+            return record
+
+        return stores.flusher.submit(write)
+
+    def load(self, record: CheckpointRecord) -> dict[str, Any]:
+        """What the file of a checkpoint holds, its checksum compared. Raises StorageError naming a broken file, Refused
+        when it belongs to another structure. Loading the same one twice in a row (to check, then to restore) reads
+        it once."""
+        if self._loaded is not None and self._loaded[0] == record.id:
+            payload, self._loaded = self._loaded[1], None
+            return payload
+        if not self.session.stores.checkpoints.verify(record):
+            raise StorageError(f"checkpoint {record.id} is broken: its file does not fit its checksum")
+        payload = read_payload(self.session.stores.checkpoints.folder / record.file)
+        check_structure(self.session, record, payload)
+        self._loaded = (record.id, payload)
+        return payload
+
+
+def capture(session: Session) -> dict[str, Any]:
+    """Copies of everything, on the CPU: the session may go on at once."""
+    experiment, stores = session.experiment, session.stores
+    scheduler = experiment.scheduler
+    return {
+        "format_version": FORMAT_VERSION,
+        "run_id": stores.run.run_id,
+        "step": session.step,
+        "age": session.age,
+        "branch": session.branch,
+        "running": session.running,
+        "error": session.error,
+        "traceback": session.traceback,
+        "steps_left": session.steps_left,
+        "last_evaluation_step": session.last_evaluation_step,
+        "journal_sequence": stores.journal.last_sequence,
+        "metric_position": stores.metrics.position,
+        "seed": session.seed,
+        "hyper_parameters": {
+            "experiment_name": session.name,
+            "learning_rate": session.learning_rate,
+            "batch_size": session.stream.batch_size,
+            "full_eval_frequency": session.full_eval_frequency,
+            "checkpoint_frequency": session.checkpoint_frequency,
+        },
+        "structure": session.structure(),
+        "model": to_plain(session.network.state_dict()),
+        "optimizer": to_plain(experiment.optimizer.state_dict()),
+        "scheduler": None if scheduler is None else to_plain(scheduler.state_dict()),
+        "layers": {name: to_plain(layer.ops_state()) for name, layer in session.network.named_layers()},
+        "newcomers": to_plain(session.optimizer.state_dict()),
+        "stream": {"epoch": session.stream.position.epoch, "offset": session.stream.position.offset},
+        "samples": {name: torch.from_numpy(np.array(value)) for name, value in stores.samples.state().items()},
+        "task": experiment.task.state_dict(),
+    }
+
+
+def restore_weights(session: Session, payload: Mapping[str, Any]) -> None:
+    """Weights and running statistics as they were; everything else as it is."""
+    session.network.load_state_dict(from_plain(payload["model"]))
+
+
+def restore_all(session: Session, payload: Mapping[str, Any]) -> None:
+    """Everything but the branch and whether training runs, which whoever restores decides."""
+    experiment = session.experiment
+    restore_weights(session, payload)
+    experiment.optimizer.load_state_dict(from_plain(payload["optimizer"]))
+    if experiment.scheduler is not None and payload["scheduler"] is not None:
+        experiment.scheduler.load_state_dict(from_plain(payload["scheduler"]))
+    layers = dict(session.network.named_layers())
+    for name, state in payload["layers"].items():
+        layers[name].load_ops_state(from_plain(state))
+    session.optimizer.load_state_dict(from_plain(payload["newcomers"]))
+    session.network.set_age(payload["age"])
+    session.step = payload["step"]
+    session.steps_left = payload["steps_left"]
+    session.last_evaluation_step = payload["last_evaluation_step"]
+    session.last_checkpoint_step = payload["step"]
+    values = payload["hyper_parameters"]
+    session.name = values["experiment_name"]
+    session.learning_rate = values["learning_rate"]
+    session.stream.batch_size = values["batch_size"]
+    session.full_eval_frequency = values["full_eval_frequency"]
+    session.checkpoint_frequency = values["checkpoint_frequency"]
+    session.stores.samples.load_state({name: value.numpy() for name, value in payload["samples"].items()})
+    session.stream.rewind(Position(payload["stream"]["epoch"], payload["stream"]["offset"]))
+    experiment.task.load_state_dict(payload["task"])
+    session.abandon_evaluation()
+    session.structure_changed()
+
+
+def check_structure(session: Session, record: CheckpointRecord, payload: Mapping[str, Any]) -> None:
+    """Raises Refused, naming the first difference, when a checkpoint does not fit the network or the data."""
+    there, here = dict(map(tuple, payload["structure"])), dict(map(tuple, session.structure()))
+    for name in [*here, *there]:
+        if there.get(name) != here.get(name):
+            raise Refused(
+                f"checkpoint {record.id} has another structure: {name} is {there.get(name, 'missing')} there and "
+                f"{here.get(name, 'missing')} in this model; start a new run, or go back to the model it was made with"
+            )
+
+
+def write_payload(path: Path, payload: Mapping[str, Any]) -> None:
+    """Write a checkpoint file whole or not at all. Raises StorageError naming it."""
+    buffer = io.BytesIO()
+    torch.save(dict(payload), buffer)
+    try:
+        os.makedirs(path.parent, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"cannot create {path.parent}: {error.strerror or error}") from error
+    write_atomically(path, buffer.getvalue())
+
+
+def read_payload(path: Path) -> dict[str, Any]:
+    """Read a checkpoint file: tensors and plain values only. Raises StorageError naming it."""
+    try:
+        payload = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise StorageError(f"checkpoint file {path.name} is missing") from None
+    except Exception as error:  # torch raises whatever the broken bytes lead it to
+        raise StorageError(f"checkpoint file {path.name} cannot be read: {error}") from error
+    version = payload.get("format_version") if isinstance(payload, dict) else None
+    if version != FORMAT_VERSION:
+        raise StorageError(f"checkpoint file {path.name} has format {version}; this version reads {FORMAT_VERSION}")
+    return dict(payload)
+
+
+_COUNTER = "__counter__"
+
+
+def to_plain(value: Any) -> Any:
+    """A copy of nested state as tensors on the CPU, numbers, text, lists and dicts. Raises StorageError naming a type
+    that cannot be kept."""
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu().clone()
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, Counter):  # MultiStepLR keeps its milestones in one
+        return {_COUNTER: [[to_plain(k), v] for k, v in value.items()]}
+    if isinstance(value, Mapping):
+        return {key: to_plain(item) for key, item in value.items()}
+    if isinstance(value, tuple):
+        return tuple(to_plain(item) for item in value)
+    if isinstance(value, list):
+        return [to_plain(item) for item in value]
+    raise StorageError(
+        f"a checkpoint holds tensors and plain values; {type(value).__name__} in the optimizer's or scheduler's state "
+        "is neither"
+    )
+
+
+def from_plain(value: Any) -> Any:
+    """What `to_plain` made, turned back."""
+    if isinstance(value, dict):
+        if set(value) == {_COUNTER}:
+            return Counter({key: count for key, count in value[_COUNTER]})
+        return {key: from_plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [from_plain(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""The command line: `graybox demo`, `graybox backend`, `graybox dashboard`."""

@@ -1,0 +1,149 @@
+"""What anybody may ask of the trainer, as values. Free of torch.
+
+Commands that change something are interventions: the owner applies them between two steps and journals them.
+The others read what only the owner may touch (the model) and leave no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from graybox.neuron_ops import NeuronEdit
+
+MAX_WAIT_SECONDS = 180.0
+"""No command waits longer for its turn, whatever the call's own deadline."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Base of all commands."""
+
+
+@dataclass(frozen=True)
+class Pause(Command):
+    """Stop after the step that is running. Takes effect through a flag, ahead of the queue."""
+
+
+@dataclass(frozen=True)
+class Resume(Command):
+    """Train on. Clears the error of a failed step: the same batch is tried again."""
+
+
+@dataclass(frozen=True)
+class SetHyperParameters(Command):
+    """All of the changes or, with the reason, none.
+
+    changes: by name, of experiment_name (str), training_steps_to_do (int >= 0), learning_rate (float > 0),
+    batch_size (int >= 1), full_eval_frequency (int >= 0), checkpoint_frequency (int >= 0).
+    """
+
+    changes: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class EditNeurons(Command):
+    """Plan the edit and apply it whole; with dry_run only plan it."""
+
+    edit: NeuronEdit
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class DiscardSamples(Command):
+    """Leave samples out of training from the next batch on, or (discarded=False) take them back.
+
+    samples: (split, sample id) pairs.
+    """
+
+    samples: tuple[tuple[str, str], ...]
+    discarded: bool = True
+
+
+@dataclass(frozen=True)
+class SaveCheckpoint(Command):
+    """Keep the whole run as it is now. A named checkpoint is never removed by the retention rule."""
+
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class RestoreCheckpoint(Command):
+    """Go back: pauses, keeps the present as a checkpoint, loads, and starts a new branch.
+
+    reference: `hash`, `hash@@step=N`, `hash@@weights_step=N` (weights only, no branch), or a checkpoint's id.
+    """
+
+    reference: str
+
+
+@dataclass(frozen=True)
+class SetPlotNote(Command):
+    """A note on one point of a metric; an empty note removes it."""
+
+    split: str
+    metric: str
+    branch: int
+    age: int
+    note: str
+
+
+@dataclass(frozen=True)
+class ReadWeights(Command):
+    """A copy of a layer's "weight" or "bias". The outcome's value is a NumPy array."""
+
+    layer: str
+    tensor: str = "weight"
+
+
+@dataclass(frozen=True)
+class ReadActivations(Command):
+    """What a layer's neurons answer to one sample, in evaluation mode. The outcome's value is a float32 array,
+    shaped as the layer's output without the batch dimension. Leaves no trace in the statistics."""
+
+    layer: str
+    split: str
+    sample_id: str
+
+
+@dataclass(frozen=True)
+class ReadSample(Command):
+    """One item of a data set that offers no other way to its picture: loading it may draw random numbers, which are
+    the owner's. The outcome's value is the item's data (a tensor, an array or a PIL image)."""
+
+    split: str
+    sample_id: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a command that was accepted (one that was refused raises)."""
+
+    message: str
+    """One line for people."""
+    sequence: int = 0
+    """The journal entry it made; 0: none."""
+    value: Any = None
+    """What a read answers; the plan's text for EditNeurons; the new branch (or None) for RestoreCheckpoint;
+    the number of samples that changed for DiscardSamples; the checkpoint's record for SaveCheckpoint."""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Commands(Protocol):
+    """The way to the owner. Callable from any thread."""
+
+    def submit(
+        self, command: Command, *, command_id: str = "", actor: str = "", timeout: float | None = None
+    ) -> Future[Outcome]:
+        """Queue a command and answer at once with its future.
+
+        command_id: sent twice, applied once; the second call gets the first one's future. Empty: no such check.
+        actor: who asks, for the journal.
+        timeout: seconds from now until the command is no longer wanted; at most MAX_WAIT_SECONDS.
+
+        The future's exception is a graybox.errors.GrayboxError (Invalid, NotFound, Refused, DeadlinePassed,
+        Unsupported, StorageError), or anything else for a defect.
+        """
+        ...

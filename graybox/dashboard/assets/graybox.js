@@ -1,0 +1,198 @@
+// The shell in the browser: header, hyper-parameter fields, pages, banners.
+window.dash_clientside = window.dash_clientside || {};
+window.graybox = window.graybox || {};
+
+(function () {
+    const PAGES = ["metrics", "data", "model", "checkpoints", "history"];
+    const FIELDS = [
+        "experiment_name", "learning_rate", "batch_size", "training_steps_to_do", "full_eval_frequency",
+        "checkpoint_frequency",
+    ];
+    const same = () => window.dash_clientside.no_update;
+    const whole = (value) => Math.round(value).toLocaleString("en");
+
+    function short(value) {
+        if (value >= 1e6) return (value / 1e6).toFixed(value >= 1e7 ? 1 : 2) + "M";
+        if (value >= 1e4) return (value / 1e3).toFixed(1) + "k";
+        return value >= 100 ? whole(value) : value.toFixed(value >= 10 ? 0 : 1);
+    }
+
+    function duration(seconds) {
+        if (!isFinite(seconds) || seconds < 0) return "";
+        if (seconds < 60) return Math.ceil(seconds) + " s";
+        if (seconds < 3600) return Math.floor(seconds / 60) + " m " + Math.round(seconds % 60) + " s";
+        return Math.floor(seconds / 3600) + " h " + Math.round((seconds % 3600) / 60) + " m";
+    }
+
+    // Keep a container's children in step with a list, touching only what changed: nothing is replaced under the
+    // pointer. make(item) gives an element, draw(element, item) fills it.
+    function keyed(container, items, keyOf, make, draw) {
+        const held = new Map();
+        for (const child of Array.from(container.children)) held.set(child.dataset.key, child);
+        let place = container.firstElementChild;
+        for (const item of items) {
+            const key = String(keyOf(item));
+            let element = held.get(key);
+            if (!element) {
+                element = make(item);
+                element.dataset.key = key;
+            }
+            held.delete(key);
+            if (element === place) place = place.nextElementSibling;
+            else container.insertBefore(element, place);
+            draw(element, item);
+        }
+        for (const child of held.values()) child.remove();
+    }
+
+    function setText(element, text) {
+        if (element.textContent !== text) element.textContent = text;
+    }
+
+    function make(tag, className, attributes) {
+        const element = document.createElement(tag);
+        if (className) element.className = className;
+        for (const [name, value] of Object.entries(attributes || {})) element.setAttribute(name, value);
+        return element;
+    }
+
+    Object.assign(window.graybox, { keyed, setText, make, short, whole });
+
+    function renderHeader(status) {
+        if (!status) return Array(12).fill(same());
+        const state = status.state;
+        const badge = "gb-state gb-state-" + state;
+        if (!status.connected) {
+            return [state, badge, state, "No backend", "", { width: "0%" }, "Resume", true, "resume",
+                "Resume training", "Waiting for a backend", ""];
+        }
+        const running = state === "running" || state === "recovering" || state === "starting";
+        const total = status.step + status.steps_left;
+        const share = total > 0 ? (100 * status.step) / total : 0;
+        const batch = parseFloat((status.hp.batch_size || {}).text);
+        const speed = running ? status.throughput : 0;
+        const left = speed > 0 && batch > 0 ? duration((status.steps_left * batch) / speed) : "";
+        const facts = [
+            status.device, status.parameters ? whole(status.parameters) + " parameters" : "",
+            status.epoch ? "epoch " + whole(status.epoch) : "", status.branch ? "branch " + status.branch : "",
+            status.address,
+        ].filter(Boolean).join("  ·  ");
+        return [
+            state, badge, state,
+            "Step " + whole(status.step) + " of " + whole(total) + "  ·  age " + whole(status.age),
+            (speed > 0 ? short(speed) + " samples/s" : "") + (left ? "  ·  " + left + " left" : ""),
+            { width: share.toFixed(2) + "%" },
+            running ? "Pause" : "Resume", false, running ? "pause" : "resume",
+            running ? "Pause training" : "Resume training",
+            status.activity || status.name, facts,
+        ];
+    }
+
+    // -- hyper-parameters: `shown` is what a field last got from here, `pending` what was sent and not answered yet.
+    const shown = {};
+    const pending = {};
+    const answered = {};
+    let sent = 0;
+
+    function renderHyperParameters(status, settled) {
+        const triggered = (window.dash_clientside.callback_context.triggered || []).map((item) => item.prop_id);
+        if (triggered.some((id) => id.startsWith("hp-settled")) && settled) answered[settled.name] = true;
+        const values = [];
+        const disabled = [];
+        const fresh = triggered.some((id) => id.startsWith("status"));
+        for (const name of FIELDS) {
+            const field = status && status.connected ? status.hp[name] : null;
+            disabled.push(!field);
+            const real = field ? field.text : "";
+            const input = document.getElementById("hp-" + name);
+            const focused = input && document.activeElement === input;
+            if (!fresh) {
+                values.push(same());
+                continue;
+            }
+            if (answered[name]) {
+                // An answer came: the field shows the real value again, unless somebody types the next one already.
+                const typing = focused && input.value !== pending[name];
+                delete answered[name];
+                delete pending[name];
+                if (typing) {
+                    values.push(same());
+                    continue;
+                }
+            } else if (name in pending || (focused && field)) {
+                values.push(same());
+                continue;
+            }
+            shown[name] = real;
+            values.push(input && input.value === real ? same() : real);
+        }
+        return values.concat(disabled);
+    }
+
+    function submitHyperParameter(...given) {
+        const triggered = window.dash_clientside.callback_context.triggered || [];
+        const values = given.slice(2 * FIELDS.length);
+        for (const item of triggered) {
+            const name = item.prop_id.split(".")[0].slice(3);
+            const text = values[FIELDS.indexOf(name)];
+            if (text === undefined || text === null || text === shown[name] || text === pending[name]) continue;
+            pending[name] = text;
+            sent += 1;
+            return { name: name, text: text, count: sent };
+        }
+        return same();
+    }
+
+    function toggleHyperParameters(clicks) {
+        const open = clicks % 2 === 1;
+        return ["gb-hp" + (open ? " gb-open" : ""), open ? "true" : "false"];
+    }
+
+    // -- pages
+    function route(pathname, search, focus) {
+        const asked = (pathname || "/").replace(/^\/+|\/+$/g, "");
+        const page = PAGES.includes(asked) ? asked : "metrics";
+        const query = new URLSearchParams(search || "");
+        const next = { run: query.get("run") || "", layer: query.get("layer") || "" };
+        const changed = !focus || focus.run !== next.run || focus.layer !== next.layer;
+        const keep = next.run ? "?run=" + encodeURIComponent(next.run) : "";
+        document.title = page.charAt(0).toUpperCase() + page.slice(1) + " · Graybox";
+        return [
+            ...PAGES.map((name) => "gb-page" + (name === page ? "" : " gb-hidden")),
+            ...PAGES.map((name) => name !== page),
+            ...PAGES.map((name) => "gb-tab" + (name === page ? " gb-tab-active" : "")),
+            ...PAGES.map((name) => "/" + name + (name === page ? search || "" : keep)),
+            changed ? next : same(),
+            next.run || "live",
+            "gb-navigation" + (page === "metrics" ? " gb-no-run" : ""),
+        ];
+    }
+
+    function chooseRun(value, search) {
+        const query = new URLSearchParams(search || "");
+        const before = query.get("run") || "live";
+        if (value && value !== before) {
+            if (value === "live") query.delete("run");
+            else query.set("run", value);
+            query.delete("layer");
+            const text = query.toString();
+            window.dash_clientside.set_props("url", { search: text ? "?" + text : "" });
+        }
+        return same();
+    }
+
+    function renderBanners(status) {
+        if (!status) return Array(6).fill(same());
+        const waiting = !status.connected;
+        const failed = status.connected && !!status.error;
+        return [
+            "gb-banner" + (waiting ? "" : " gb-hidden"), status.waiting || "",
+            "gb-banner gb-banner-error" + (failed ? "" : " gb-hidden"), status.error || "", status.traceback || "",
+            status.traceback ? "" : "gb-hidden",
+        ];
+    }
+
+    window.dash_clientside.graybox = Object.assign(window.dash_clientside.graybox || {}, {
+        renderHeader, renderHyperParameters, submitHyperParameter, toggleHyperParameters, route, chooseRun, renderBanners,
+    });
+})();

@@ -1,0 +1,53 @@
+"""The ids that browser tests and scripts may rely on. Everything else is an inner matter of its component.
+
+header       state-badge, play-pause, progress-text, progress-bar, throughput, theme-toggle
+hyper-parameters   hp-<name>: hp-experiment_name, hp-learning_rate, hp-batch_size, hp-training_steps_to_do,
+             hp-full_eval_frequency, hp-checkpoint_frequency; hp-toggle opens them on a narrow screen
+navigation   tab-<page> with page of PAGES; the address is /<page>?run=<run>&layer=<layer>; run-select
+everywhere   waiting-banner, error-panel, error-text, error-traceback, toasts (each toast: .mantine-Notification-root)
+metrics      run-toggle-<run>-<branch>, smoothing, log-scale, ignore-outliers, graph-<metric> (holds the plot)
+data         samples-grid (rows: [row-id="<split>/<id>"]), filter-split, filter-status, filter-wrong, filter-label,
+             filter-id, filter-min-loss, filter-max-loss, samples-count, samples-refresh, discard, restore-samples,
+             sample-detail
+model        layer-<id>, neuron-tile-<n> (class neuron-tile, data-neuron, data-health, aria-pressed), neuron-grid,
+             select-all, select-none, select-dead, freeze, unfreeze, reinitialise, perturbation-ratio, zero-outgoing,
+             neuron-learning-rate, set-learning-rate
+checkpoints  checkpoint-name, checkpoint-save, checkpoint-<id> (the row; in it .checkpoint-restore and
+             .checkpoint-restore-weights), confirm-restore, cancel-restore, branch-tree
+history      history-list (rows: history-<sequence>)
+"""
+
+from __future__ import annotations
+
+PAGES = ("metrics", "data", "model", "checkpoints", "history")
+
+HYPER_PARAMETERS = (
+    "experiment_name",
+    "learning_rate",
+    "batch_size",
+    "training_steps_to_do",
+    "full_eval_frequency",
+    "checkpoint_frequency",
+)
+
+URL = "url"
+FOCUS = "focus"
+"""Store: {"run": id or "", "layer": id or ""}, as the address says."""
+STATUS = "status"
+"""Store: what the header shows, as view.py makes it."""
+TOASTS = "toasts"
+
+
+def page(name: str) -> str:
+    """The panel of a page."""
+    return f"page-{name}"
+
+
+def tick(name: str) -> str:
+    """The interval that a page polls by while it is shown."""
+    return f"tick-{name}"
+
+
+def hyper_parameter(name: str) -> str:
+    """The field of a hyper-parameter."""
+    return f"hp-{name}"

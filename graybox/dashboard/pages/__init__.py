@@ -1,0 +1,1 @@
+"""The pages: each has `layout()`, made once, and `register(app, hub)`, its callbacks."""

@@ -1,0 +1,114 @@
+"""History: what was done to the run, newest first."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dash import Dash, Input, Output, State, html, no_update
+
+from graybox.dashboard import ids, transport
+from graybox.dashboard.client import CallFailed
+from graybox.dashboard.hub import Hub
+from graybox.dashboard.icons import icon
+from graybox.dashboard.view import clock, count
+from graybox.proto import experiment_service_pb2 as pb
+
+SHOWN = 300
+_SYMBOLS = (
+    ("neuron", "binary-tree"),
+    ("sample", "table"),
+    ("hp", "adjustments-horizontal"),
+    ("hyper", "adjustments-horizontal"),
+    ("pause", "player-pause"),
+    ("resume", "player-play"),
+    ("restore", "restore"),
+    ("checkpoint", "device-floppy"),
+)
+
+
+def layout() -> html.Div:
+    """The list."""
+    return html.Div(_empty("Reading the history…"), id="history-list", className="gb-card gb-history")
+
+
+def _empty(text: str) -> html.Div:
+    return html.Div(
+        [html.Span(icon("history", 30), className="gb-empty-icon"), html.Div(text, className="gb-muted")],
+        className="gb-empty",
+    )
+
+
+def entries(journal: list[pb.JournalEntry]) -> Any:
+    """The journal as rows, newest first."""
+    if not journal:
+        return _empty("Nothing was done to this run yet. Every intervention will be listed here.")
+    rows: list[Any] = [_row(entry) for entry in reversed(journal[-SHOWN:])]
+    if len(journal) > SHOWN:
+        rows.append(html.Div(f"{len(journal) - SHOWN} older entries are in the journal.", className="gb-muted gb-older"))
+    return rows
+
+
+def _row(entry: pb.JournalEntry) -> html.Div:
+    symbol = next((symbol for part, symbol in _SYMBOLS if part in entry.kind), "info-circle")
+    failed = entry.outcome == "failed"
+    where = f"step {count(entry.step)} · age {count(entry.age)} · branch {entry.branch}"
+    return html.Div(
+        [
+            html.Span(icon(symbol, 18), className=f"gb-history-icon{' gb-failed' if failed else ''}"),
+            html.Div(
+                [
+                    html.Div(
+                        [
+                            html.Span(entry.summary or entry.kind, className="gb-strong"),
+                            html.Span("failed", className="gb-chip gb-chip-dead") if failed else None,
+                        ]
+                    ),
+                    html.Div(f"{where} · by {entry.actor or 'unknown'}", className="gb-muted gb-small"),
+                    _details(entry.arguments_json),
+                ],
+                className="gb-grow",
+            ),
+            html.Div(
+                [html.Div(clock(entry.time_ms)), html.Div(f"#{entry.sequence}", className="gb-muted gb-small")],
+                className="gb-history-time",
+            ),
+        ],
+        className="gb-history-row", id=f"history-{entry.sequence}", **{"data-kind": entry.kind},
+    )
+
+
+def _details(arguments: str) -> Any:
+    try:
+        content = json.loads(arguments) if arguments else {}
+    except ValueError:
+        content = {"arguments": arguments}
+    if not content:
+        return None
+    text = json.dumps(content, indent=1, ensure_ascii=False)
+    return html.Details([html.Summary("Details"), html.Pre(text[:4000] + ("…" if len(text) > 4000 else ""))])
+
+
+def register(app: Dash, hub: Hub) -> None:
+    """The page's callback."""
+
+    @app.callback(
+        Output("history-list", "children"),
+        Output(transport.cursor("history"), "data"),
+        Input(ids.tick("history"), "n_intervals"),
+        Input(ids.tick("history"), "disabled"),
+        Input(ids.FOCUS, "data"),
+        State(transport.cursor("history"), "data"),
+        prevent_initial_call=True,
+    )
+    async def poll(_: int | None, asleep: bool, focus: dict[str, str], held: Any) -> tuple[Any, Any]:
+        if asleep:
+            return no_update, no_update
+        run_id = await hub.focus(focus["run"])
+        try:
+            journal = await hub.journal(run_id)
+        except CallFailed as failure:
+            now: Any = [run_id, str(failure)]
+            return (_empty(str(failure)), now) if transport.is_news(held, now) else (no_update, no_update)
+        now = [run_id, journal.version]
+        return (entries(journal.value), now) if transport.is_news(held, now) else (no_update, no_update)

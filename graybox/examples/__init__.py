@@ -1,0 +1,1 @@
+"""Experiments that run offline on real data."""

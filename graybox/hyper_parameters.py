@@ -1,0 +1,143 @@
+"""The hyper-parameters that can be changed while it trains: what they are, their bounds, and how a change takes effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from graybox.errors import Invalid
+from graybox.session import Session
+from graybox.snapshot import HyperParameter
+
+MAX_NAME_LENGTH = 200
+LARGEST_INTEGER = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One hyper-parameter: how it is shown, read and set."""
+
+    name: str
+    label: str
+    kind: str
+    read: Callable[[Session], Any]
+    write: Callable[[Session, Any], None]
+    minimum: float | None = None
+    maximum: float | None = None
+    exclusive_minimum: bool = False
+    description: str = ""
+
+    def describe(self, session: Session) -> HyperParameter:
+        """As it stands now."""
+        return HyperParameter(
+            self.name, self.label, self.kind, self.read(session),
+            self.minimum, self.maximum, self.exclusive_minimum, self.description,
+        )  # fmt: skip
+
+    def check(self, value: Any) -> Any:
+        """The value in its own type. Raises Invalid, saying what would be right."""
+        if self.kind == "text":
+            if not isinstance(value, str) or not value.strip() or len(value) > MAX_NAME_LENGTH:
+                raise Invalid(f"{self.name} is a text of 1 to {MAX_NAME_LENGTH} characters, not {value!r:.100}")
+            return value.strip()
+        number = isinstance(value, (int, float)) and not isinstance(value, bool) and value - value == 0
+        whole = self.kind == "integer"
+        if not number or (whole and value != int(value)) or not self._within(value):
+            raise Invalid(f"{self.name} is {self._wanted()}, not {value!r:.100}")
+        return int(value) if whole else float(value)
+
+    def _within(self, value: float) -> bool:
+        low = self.minimum is None or (value > self.minimum if self.exclusive_minimum else value >= self.minimum)
+        return low and (self.maximum is None or value <= self.maximum)
+
+    def _wanted(self) -> str:
+        what = "a whole number" if self.kind == "integer" else "a number"
+        low = "" if self.minimum is None else f" {'above' if self.exclusive_minimum else 'of at least'} {self.minimum:g}"
+        high = "" if self.maximum is None else f"{' and' if low else ' of'} at most {self.maximum:,.0f}"
+        return what + low + high
+
+
+def set_learning_rate(session: Session, value: float) -> None:
+    """The first parameter group gets `value`, others keep their ratio to it; so does what a scheduler starts from."""
+    groups = session.experiment.optimizer.param_groups
+    current = float(groups[0]["lr"])
+    ratio = value / current if current else None
+    scheduler = session.experiment.scheduler
+
+    def scaled(old: Any) -> float:
+        return value if ratio is None else float(old) * ratio
+
+    for group in groups:
+        # The first group gets the value itself, not one that went through a division and a product.
+        group["lr"] = value if group is groups[0] else scaled(group["lr"])
+        if "initial_lr" in group:
+            group["initial_lr"] = scaled(group["initial_lr"])
+    if scheduler is not None and hasattr(scheduler, "base_lrs"):
+        scheduler.base_lrs = [scaled(rate) for rate in scheduler.base_lrs]
+    session.learning_rate = value
+
+
+def _set_batch_size(session: Session, value: int) -> None:
+    session.stream.batch_size = value
+
+
+def _current_learning_rate(session: Session) -> float:
+    return float(session.experiment.optimizer.param_groups[0]["lr"])
+
+
+def _set(name: str) -> Callable[[Session, Any], None]:
+    return lambda session, value: setattr(session, name, value)
+
+
+SETTINGS: dict[str, Setting] = {
+    setting.name: setting
+    for setting in (
+        Setting("experiment_name", "Name", "text", lambda s: s.name, _set("name"), description="Shown on the plots"),
+        Setting(
+            "learning_rate", "Learning rate", "number", _current_learning_rate, set_learning_rate,
+            minimum=0.0, exclusive_minimum=True, description="Optimizer state is kept when it changes",
+        ),
+        Setting(
+            "batch_size", "Batch size", "integer", lambda s: s.stream.batch_size, _set_batch_size,
+            minimum=1, maximum=1_000_000, description="Samples per step, from the next step on",
+        ),
+        Setting(
+            "training_steps_to_do", "Steps left", "integer", lambda s: s.steps_left, _set("steps_left"),
+            minimum=0, maximum=LARGEST_INTEGER, description="Optimizer steps still to do",
+        ),
+        Setting(
+            "full_eval_frequency", "Evaluate every", "integer",
+            lambda s: s.full_eval_frequency, _set("full_eval_frequency"),
+            minimum=0, maximum=LARGEST_INTEGER, description="Steps between two passes over the evaluation split; 0: never",
+        ),
+        Setting(
+            "checkpoint_frequency", "Checkpoint every", "integer",
+            lambda s: s.checkpoint_frequency, _set("checkpoint_frequency"),
+            minimum=0, maximum=LARGEST_INTEGER, description="Steps between two automatic checkpoints; 0: never",
+        ),
+    )
+}  # fmt: skip
+
+
+def describe_all(session: Session) -> tuple[HyperParameter, ...]:
+    """All hyper-parameters as they stand, in the order to show them."""
+    return tuple(setting.describe(session) for setting in SETTINGS.values())
+
+
+def check_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The changes with each value in its own type. Raises Invalid for an unknown name or a value out of range."""
+    if not changes:
+        raise Invalid("no hyper-parameter to change was given")
+    unknown = [name for name in changes if name not in SETTINGS]
+    if unknown:
+        raise Invalid(f"unknown hyper-parameter {unknown[0]!r}; there are {', '.join(SETTINGS)}")
+    return {name: SETTINGS[name].check(value) for name, value in changes.items()}
+
+
+def apply_changes(session: Session, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Apply checked changes; answers the values before, by name."""
+    before = {name: SETTINGS[name].read(session) for name in changes}
+    for name, value in changes.items():
+        SETTINGS[name].write(session, value)
+    return before

@@ -1,0 +1,242 @@
+"""Interventions: what a command does to a session, the same when it comes from a person and when the journal replays it.
+
+A command is first resolved: checked against the present, selections turned into indices, refused with the reason. What
+comes out is a kind and JSON arguments; performing those is a function of the session alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from graybox.checkpoint import CheckpointKeeper, restore_all, restore_weights
+from graybox.commands import (
+    Command,
+    DiscardSamples,
+    EditNeurons,
+    Pause,
+    RestoreCheckpoint,
+    Resume,
+    SetHyperParameters,
+    SetPlotNote,
+)
+from graybox.errors import Invalid, NotFound, Refused
+from graybox.hyper_parameters import SETTINGS, apply_changes, check_changes
+from graybox.neuron_ops import edit_from_json
+from graybox.randomness import mix, purpose
+from graybox.session import Session
+
+MAX_INLINE = 1_000
+"""More rows than this go into a blob beside the journal."""
+MAX_NOTE_LENGTH = 2_000
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """A resolved command: plain JSON, ready for the journal."""
+
+    kind: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Performed:
+    """What an intervention did: a line for people, what undoes it, what the command answers, and what it decided
+    itself and replay must know."""
+
+    summary: str
+    undo: dict[str, Any] = field(default_factory=dict)
+    value: Any = None
+    decided: dict[str, Any] = field(default_factory=dict)
+
+
+class Interventions:
+    """Resolves and performs the interventions of one session."""
+
+    def __init__(self, session: Session, keeper: CheckpointKeeper) -> None:
+        self.session = session
+        self.keeper = keeper
+        self._perform: dict[str, Callable[[Mapping[str, Any], int], Performed]] = {
+            "pause": self._pause,
+            "resume": self._resume,
+            "step_failed": self._step_failed,
+            "hp_change": self._hp_change,
+            "neuron_edit": self._neuron_edit,
+            "sample_discard": lambda arguments, _: self._mark_samples(arguments, True),
+            "sample_restore": lambda arguments, _: self._mark_samples(arguments, False),
+            "checkpoint_restore": self._checkpoint_restore,
+            "plot_note": self._plot_note,
+        }
+
+    # -- resolving -----------------------------------------------------------------------------------
+
+    def resolve(self, command: Command) -> Intervention:
+        """Check a command against the present. Raises Invalid, NotFound or Refused; changes nothing."""
+        match command:
+            case Pause():
+                return Intervention("pause")
+            case Resume():
+                return Intervention("resume")
+            case SetHyperParameters():
+                return Intervention("hp_change", {"changes": check_changes(command.changes)})
+            case EditNeurons():
+                plan = self.session.surgeon.plan(command.edit)
+                edit = {**command.edit.to_json(), "layer": plan.layer, "neurons": list(plan.neurons)}
+                return Intervention("neuron_edit", {"edit": edit})
+            case DiscardSamples():
+                return self._resolve_samples(command)
+            case RestoreCheckpoint():
+                record, weights_only = self.session.stores.checkpoints.resolve(command.reference)
+                self.keeper.load(record)  # a broken or foreign one is refused before anything changes
+                return Intervention("checkpoint_restore", {"id": record.id, "weights_only": weights_only})
+            case SetPlotNote():
+                return self._resolve_note(command)
+        raise Invalid(f"unknown command {type(command).__name__}")
+
+    def _resolve_samples(self, command: DiscardSamples) -> Intervention:
+        samples = self.session.stores.samples
+        rows: dict[str, list[int]] = {}
+        if not command.samples:
+            raise Invalid("no sample was named")
+        for split, sample_id in command.samples:
+            if split not in samples.splits:
+                raise NotFound(f"no split {split!r}; there are {', '.join(samples.splits)}")
+            rows.setdefault(split, []).append(row_of(split, sample_id, samples.splits[split].count))
+        unique = {split: sorted(set(found)) for split, found in rows.items()}
+        if command.discarded and "train" in unique:
+            left = ~samples.splits["train"].discarded
+            left[unique["train"]] = False
+            if not left.any():
+                raise Refused("this would leave no training sample; keep at least one")
+        kind = "sample_discard" if command.discarded else "sample_restore"
+        if sum(map(len, unique.values())) <= MAX_INLINE:
+            return Intervention(kind, {"rows": unique})
+        blob = self.session.stores.blobs.put({s: np.asarray(found, dtype=np.int64) for s, found in unique.items()})
+        return Intervention(kind, {"rows_blob": blob})
+
+    def _resolve_note(self, command: SetPlotNote) -> Intervention:
+        if len(command.note) > MAX_NOTE_LENGTH:
+            raise Invalid(f"a note has at most {MAX_NOTE_LENGTH:,} characters, not {len(command.note):,}")
+        known = self.session.stores.metrics.latest()
+        if (command.split, command.metric) not in known:
+            names = ", ".join(f"{split}/{metric}" for split, metric in known) or "none yet"
+            raise NotFound(f"no metric {command.split}/{command.metric}; there are {names}")
+        return Intervention(
+            "plot_note",
+            {
+                "split": command.split,
+                "metric": command.metric,
+                "branch": command.branch,
+                "age": command.age,
+                "note": command.note,
+            },
+        )
+
+    # -- performing ----------------------------------------------------------------------------------
+
+    def perform(self, intervention: Intervention, sequence: int) -> Performed:
+        """Do it. sequence: of its journal entry, from which an edit draws its random numbers."""
+        perform = self._perform.get(intervention.kind)
+        if perform is None:
+            raise Invalid(f"the journal holds an entry {intervention.kind!r} that this version does not know")
+        return perform(intervention.arguments, sequence)
+
+    def _pause(self, arguments: Mapping[str, Any], _: int) -> Performed:
+        self.session.running = False
+        return Performed("Paused")
+
+    def _resume(self, arguments: Mapping[str, Any], _: int) -> Performed:
+        self.session.running = True
+        self.session.error = self.session.traceback = ""
+        if self.session.steps_left <= 0:
+            return Performed("Resumed, but no steps are left: raise the steps left to train on")
+        return Performed("Resumed")
+
+    def _step_failed(self, arguments: Mapping[str, Any], _: int) -> Performed:
+        self.session.running = False
+        self.session.error = arguments["error"]
+        self.session.traceback = arguments["traceback"]
+        return Performed(f"Paused by an error: {arguments['error']}")
+
+    def _hp_change(self, arguments: Mapping[str, Any], _: int) -> Performed:
+        changes = dict(arguments["changes"])
+        before = apply_changes(self.session, changes)
+        words = [f"{SETTINGS[name].label.lower()} {_show(before[name])} → {_show(value)}" for name, value in changes.items()]
+        return Performed("Set " + ", ".join(words), undo={"changes": before})
+
+    def _neuron_edit(self, arguments: Mapping[str, Any], sequence: int) -> Performed:
+        session = self.session
+        plan = session.surgeon.plan(edit_from_json(arguments["edit"]))
+        session.abandon_evaluation()
+        applied = session.surgeon.apply(plan, mix(session.seed, purpose("edit"), sequence))
+        undo = dict(applied.undo)
+        if applied.arrays:
+            undo["blob"] = session.stores.blobs.put(applied.arrays)
+        return Performed(plan.summary(), undo=undo, value=str(plan))
+
+    def _mark_samples(self, arguments: Mapping[str, Any], discarded: bool) -> Performed:
+        samples = self.session.stores.samples
+        changed = {
+            split: samples.set_discarded(split, np.asarray(rows, dtype=np.int64), discarded)
+            for split, rows in self._rows(arguments).items()
+        }
+        count = sum(len(rows) for rows in changed.values())
+        verb = "Discarded" if discarded else "Restored"
+        already = "discarded" if discarded else "in use"
+        where = ", ".join(f"{len(rows):,} of {split}" for split, rows in changed.items() if len(rows))
+        some = "sample" if count == 1 else "samples"
+        summary = f"{verb} {count:,} {some} ({where})" if count else f"Nothing changed: already {already}"
+        undo: dict[str, Any] = {}
+        if count > MAX_INLINE:
+            undo["rows_blob"] = self.session.stores.blobs.put(changed)
+        else:
+            undo["rows"] = {split: rows.tolist() for split, rows in changed.items()}
+        return Performed(summary, undo=undo, value=count)
+
+    def _rows(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if "rows_blob" in arguments:
+            return dict(self.session.stores.blobs.get(arguments["rows_blob"]))
+        return dict(arguments["rows"])
+
+    def _checkpoint_restore(self, arguments: Mapping[str, Any], _: int) -> Performed:
+        session = self.session
+        record = session.stores.checkpoints.get(arguments["id"])
+        payload = self.keeper.load(record)
+        session.running = False
+        session.error = session.traceback = ""
+        if arguments["weights_only"]:
+            restore_weights(session, payload)
+            session.abandon_evaluation()
+            return Performed(f"Took over the weights of checkpoint {record.id} (step {record.step:,})")
+        branch = next((b for b in session.stores.run.branches if b.branch == arguments.get("branch")), None)
+        if branch is None:
+            branch = session.stores.run.add_branch(record.branch, record.step, record.age)
+        restore_all(session, payload)
+        session.branch = branch.branch
+        return Performed(
+            f"Went back to checkpoint {record.id} (step {record.step:,}); training goes on as branch {branch.branch}",
+            value=branch.branch,
+            decided={"branch": branch.branch},
+        )
+
+    def _plot_note(self, arguments: Mapping[str, Any], _: int) -> Performed:
+        values = dict(arguments)
+        self.session.stores.metrics.set_note(
+            values["split"], values["metric"], values["branch"], values["age"], values["note"]
+        )
+        where = f"{values['split']}/{values['metric']} at age {values['age']:,}"
+        return Performed(f"Noted at {where}" if values["note"] else f"Removed the note at {where}")
+
+
+def row_of(split: str, sample_id: str, count: int) -> int:
+    """The row that a sample's id names. Raises NotFound."""
+    if sample_id.isascii() and sample_id.isdigit() and len(sample_id) <= 18 and int(sample_id) < count:
+        return int(sample_id)
+    raise NotFound(f"no sample {sample_id!r:.60} in split {split!r}; ids run from 0 to {count - 1}")
+
+
+def _show(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,88 @@
+"""Put an experiment to work on a root directory: its run, its stores, its trainer."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from graybox.errors import Refused
+from graybox.experiment import Experiment
+from graybox.sample_images import SampleImages
+from graybox.session import Session, Stores
+from graybox.snapshot import TrainerState
+from graybox.store.root import Root, RootLock
+from graybox.trainer import Trainer
+
+_log = logging.getLogger(__name__)
+
+RECORD_SECONDS = 2.0
+
+
+class Training:
+    """An experiment at work. Whoever calls `run` (or the trainer's `tick`) owns the training."""
+
+    def __init__(self, experiment: Experiment, root: Root, lock: RootLock, stores: Stores) -> None:
+        self.experiment = experiment
+        self.root = root
+        self.stores = stores
+        self._lock = lock
+        self.trainer = Trainer(Session(experiment, stores))
+        self.images = SampleImages(experiment, self.trainer)
+        self.trainer.begin()
+        self._record()
+        stores.flusher.every(RECORD_SECONDS, self._record)
+
+    def run(self) -> None:
+        """Train until `stop`. Blocks."""
+        self.trainer.run()
+
+    def stop(self) -> None:
+        """Ask `run` to end after the present step. Callable from any thread."""
+        self.trainer.stop()
+
+    def close(self) -> None:
+        """Finish what is being written and let another backend in. After `run` has ended."""
+        self._record(ended=True)
+        self.stores.close()
+        self._lock.release()
+
+    def _record(self, ended: bool = False) -> None:
+        """Tell run.json how things stand, for whoever reads the run from disk."""
+        now = self.trainer.latest()
+        latest = self.stores.metrics.latest()
+        self.stores.run.update(
+            name=now.experiment_name,
+            state=TrainerState.ENDED.value if ended else now.state.value,
+            step=now.step,
+            age=now.age,
+            branch=now.branch,
+            class_names=list(now.class_names),
+            metrics={f"{split}/{metric}": point.value for (split, metric), point in latest.items()},
+        )
+
+
+def launch(experiment: Experiment, *, root_directory: str | Path, new_run: bool = False) -> Training:
+    """Begin, or go on with, a run of the experiment under root_directory.
+
+    new_run, or an experiment with skip_loading, begins a new run; otherwise the newest one goes on.
+
+    Raises StorageError for a root directory that cannot be written, Refused when another backend works in it or the
+    newest run's checkpoints do not fit the experiment's model.
+    """
+    root = Root(root_directory)
+    lock = root.lock()
+    stores: Stores | None = None
+    try:
+        run = None if new_run or experiment.skip_loading else root.latest_run()
+        if run is None:
+            run = root.create_run(experiment.name)
+        stores = Stores.open(run)
+        try:
+            return Training(experiment, root, lock, stores)
+        except Refused as error:
+            raise Refused(f"cannot go on with run {run.run_id}: {error} (--new_run starts a new one)") from error
+    except BaseException:
+        if stores is not None:
+            stores.close()
+        lock.release()
+        raise

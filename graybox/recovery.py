@@ -1,0 +1,92 @@
+"""Recovery is replay: from the newest whole checkpoint, train on and apply each journal entry at its step."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Mapping
+
+from graybox.checkpoint import CheckpointKeeper, restore_all
+from graybox.commands import Command, Resume
+from graybox.errors import Refused
+from graybox.interventions import Intervention, Interventions
+from graybox.session import Session
+from graybox.store.journal import JournalEntry
+
+_log = logging.getLogger(__name__)
+
+
+class Recovery:
+    """What is left to replay. `advance` does one piece of it, so that whoever owns the training stays in control."""
+
+    def __init__(self, session: Session, interventions: Interventions, entries: list[JournalEntry]) -> None:
+        self.session = session
+        self.interventions = interventions
+        self._entries = deque(entries)
+        self.total = len(entries)
+        self.stopped = False
+
+    def stop(self, description: Mapping[str, str]) -> None:
+        """A replayed step failed: show it, and wait for somebody to resume."""
+        self.stopped = True
+        self.session.error = f"Recovery stopped at step {self.session.step:,}: {description['error']}"
+        self.session.traceback = description["traceback"]
+
+    def answer(self, command: Command) -> str:
+        """What a command does while recovery is stopped: resume tries again. Raises Refused for any other."""
+        if isinstance(command, Resume):
+            self.stopped = False
+            self.session.error = self.session.traceback = ""
+            return "Recovery goes on"
+        raise Refused("recovery has stopped; mend what stopped it and resume, or start a new run")
+
+    @property
+    def progress(self) -> str:
+        """For people."""
+        done = self.total - len(self._entries)
+        return f"replaying the journal: {done} of {self.total} entries, step {self.session.step:,}"
+
+    def advance(self) -> bool:
+        """One step, one batch of an evaluation, or one entry. Answers False when nothing was left. Raises what a step
+        raises; the next call tries the same again."""
+        session = self.session
+        if not self._entries:
+            return False
+        entry = self._entries[0]
+        if entry.outcome != "applied":
+            self._entries.popleft()
+        elif session.step < entry.step:
+            # The evaluations of the first time are made again: their results were rewound with the metrics.
+            if session.evaluation_due():
+                session.advance_evaluation()
+            else:
+                session.train_one_step()
+        elif session.step > entry.step:
+            raise Refused(
+                f"the journal's entry {entry.sequence} belongs to step {entry.step:,}, which the checkpoint is past; "
+                "the journal and the checkpoints of this run do not belong together"
+            )
+        else:
+            self.interventions.perform(Intervention(entry.kind, entry.arguments), entry.sequence)
+            self._entries.popleft()
+        return True
+
+
+def begin_recovery(session: Session, keeper: CheckpointKeeper, interventions: Interventions) -> Recovery | None:
+    """Load the newest whole checkpoint and answer what is to be replayed; None for a run without a checkpoint.
+
+    Raises Refused when the checkpoint does not fit the model, StorageError when none can be read.
+    """
+    stores = session.stores
+    record = stores.checkpoints.newest_whole()
+    if record is None:
+        return None
+    payload = keeper.load(record)
+    restore_all(session, payload)
+    session.branch = payload["branch"]
+    session.running = payload["running"]
+    session.error, session.traceback = payload["error"], payload["traceback"]
+    stores.metrics.rewind(payload["metric_position"])
+    entries = stores.journal.entries(after=payload["journal_sequence"])
+    _log.info("loaded checkpoint %s (step %d); %d journal entries to replay", record.id, record.step, len(entries))
+    return Recovery(session, interventions, entries)

@@ -1,0 +1,200 @@
+"""The stream of training batches: what comes next is a function of seed, epoch, position and what is discarded.
+
+Batches are planned ahead of the training (a worker prefetches them), but what was planned before a discard or another
+batch size is thrown away, so that neither ever waits for an epoch or depends on how far prefetching has come.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from graybox.data_samples_with_ops import CollateWithRows, LoadFailure, SeededDataset, Token, sample_seed
+from graybox.errors import GrayboxError, Invalid, Refused
+from graybox.randomness import permutation
+
+
+class SampleLoadError(GrayboxError):
+    """A sample could not be loaded. The message names it; `trace` is the traceback of the data set's own code."""
+
+    def __init__(self, message: str, trace: str) -> None:
+        super().__init__(message)
+        self.trace = trace
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the stream stands: so many samples of this epoch's order are used up."""
+
+    epoch: int = 0
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """One batch. rows: int64 [batch], data: what the collate function made, after: where the stream stands then."""
+
+    rows: torch.Tensor
+    data: Any
+    after: Position
+
+
+class SampleStream:
+    """Endless batches of the samples that are not discarded.
+
+    discarded: answers (version, bool [samples]); the version grows whenever the mask changes.
+    A batch counts only once `commit` is called: until then `next` answers the same one again.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        discarded: Callable[[], tuple[int, np.ndarray]],
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool = True,
+        workers: int = 0,
+        collate: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        self.position = Position()
+        self.batch_size = batch_size
+        self._count = len(dataset)
+        self._discarded = discarded
+        self._seed = seed
+        self._shuffle = shuffle
+        self._order: tuple[int, np.ndarray] | None = None
+        self._planned: deque[tuple[tuple[int, int], Position]] = deque()
+        self._batches: Iterator[Any] | None = None
+        if workers:
+            check_picklable(dataset, collate)
+        # Never fork: the process has threads (the server, background writes), which a fork would copy half alive.
+        self._loader: DataLoader[Any] = DataLoader(
+            SeededDataset(dataset),
+            batch_sampler=_Plan(self._plan),
+            collate_fn=CollateWithRows(collate),
+            num_workers=workers,
+            multiprocessing_context=multiprocessing.get_context("forkserver") if workers else None,
+            persistent_workers=workers > 0,
+            pin_memory=pin_memory,
+        )
+
+    def next(self) -> TrainBatch:
+        """The batch at the present position. Raises SampleLoadError for a sample that fails to load, Refused when
+        every sample is discarded; the position stays, and the same batch is tried again."""
+        if self._batches is not None and (not self._planned or self._planned[0][0] != self._validity()):
+            self.rewind()
+        if self._batches is None:
+            self._batches = iter(self._loader)
+        try:
+            loaded = next(self._batches)
+        except Exception:
+            self.rewind()  # a generator that raised is spent; the next call plans anew
+            raise
+        _, after = self._planned.popleft()
+        if isinstance(loaded, LoadFailure):
+            self.rewind()
+            raise SampleLoadError(
+                f"training sample {loaded.row} failed to load: {loaded.reason}. Mend it, or discard the sample, "
+                "and resume",
+                loaded.trace,
+            )
+        rows, data = loaded
+        return TrainBatch(rows, data, after)
+
+    def commit(self, batch: TrainBatch) -> None:
+        """The batch was trained on: the next one follows it."""
+        self.position = batch.after
+
+    def rewind(self, position: Position | None = None) -> None:
+        """Throw away what was planned ahead, and go to `position` (None: stay)."""
+        if position is not None:
+            self.position = position
+        self._planned.clear()
+        self._batches = None
+
+    def close(self) -> None:
+        """End the workers."""
+        self.rewind()
+        # Persistent workers live in the loader's own iterator; dropping the last reference ends them.
+        self._loader._iterator = None
+
+    def _validity(self) -> tuple[int, int]:
+        return self._discarded()[0], self.batch_size
+
+    def _plan(self) -> Iterator[list[Token]]:
+        """Batches of tokens from the present position on, without end."""
+        position, empty_epochs = self.position, 0
+        while True:
+            version, discarded = self._discarded()
+            order = self._epoch_order(position.epoch)
+            # Two more than a batch, to see whether exactly one sample would be left over for the last batch.
+            left = first_kept(order, discarded, position.offset, self.batch_size + 2)
+            if not left.size:
+                empty_epochs += 1
+                if empty_epochs > 2:
+                    raise Refused("every training sample is discarded; restore some to train on")
+                position = Position(position.epoch + 1)
+                continue
+            empty_epochs = 0
+            take = min(self.batch_size, left.size)
+            if left.size - take == 1 and take > 1:
+                take += 1  # a batch of one would fail in batch normalisation
+            epoch = position.epoch
+            rows = order[left[:take]]
+            position = Position(epoch + 1) if take == left.size else Position(epoch, int(left[take - 1]) + 1)
+            self._planned.append(((version, self.batch_size), position))
+            yield [Token(int(row), sample_seed(self._seed, epoch, int(row))) for row in rows]
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        if self._order is None or self._order[0] != epoch:
+            order = permutation(self._seed, epoch, self._count) if self._shuffle else np.arange(self._count)
+            self._order = (epoch, order)
+        return self._order[1]
+
+
+def first_kept(order: np.ndarray, discarded: np.ndarray, offset: int, wanted: int) -> np.ndarray:
+    """The first `wanted` positions of `order` from `offset` on whose samples are not discarded; fewer at the end.
+
+    order: int64 [n] of rows; discarded: bool [n] by row. Looks no further than it must.
+    """
+    found: list[np.ndarray] = []
+    count, window = 0, 2 * wanted
+    while count < wanted and offset < order.size:
+        piece = np.flatnonzero(~discarded[order[offset : offset + window]]) + offset
+        found.append(piece)
+        count += piece.size
+        offset += window
+        window *= 2
+    return np.concatenate(found)[:wanted] if found else np.empty(0, dtype=np.int64)
+
+
+class _Plan(Sampler[list[Token]]):
+    """A batch sampler that starts at the stream's present position whenever it is iterated."""
+
+    def __init__(self, plan: Callable[[], Iterator[list[Token]]]) -> None:
+        self._plan = plan
+
+    def __iter__(self) -> Iterator[list[Token]]:
+        return self._plan()
+
+
+def check_picklable(dataset: Any, collate: Any) -> None:
+    """Raises Invalid, with the reason, when the data set cannot be sent to worker processes."""
+    for what, value in (("data set", dataset), ("collate function", collate)):
+        try:
+            pickle.dumps(value)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise Invalid(
+                f"the {what} cannot be sent to worker processes ({error}); define its functions at the top of a "
+                "module instead of as lambdas, or use workers=0"
+            ) from None

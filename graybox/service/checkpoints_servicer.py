@@ -1,0 +1,38 @@
+"""RestoreCheckpoint: going back, which makes a branch."""
+
+from __future__ import annotations
+
+import grpc
+
+from graybox.commands import RestoreCheckpoint
+from graybox.proto import experiment_service_pb2 as pb
+from graybox.service import limits
+from graybox.service.area import Area
+from graybox.service.errors import answers, clean
+from graybox.service.owner import ask
+
+
+class CheckpointsServicer(Area):
+    """Always about the run that a request without a run id means: only a live run can go back."""
+
+    @answers(pb.RestoreCheckpointResponse)
+    def RestoreCheckpoint(
+        self, request: pb.RestoreCheckpointRequest, context: grpc.ServicerContext
+    ) -> pb.RestoreCheckpointResponse:
+        reference = limits.check_text("experiment_hash", request.experiment_hash, limits.MAX_NAME, empty=False)
+        backend = self.desk.run("")
+        owner = backend.need_commands("go back to a checkpoint")
+        outcome = ask(
+            self.desk,
+            owner,
+            context,
+            RestoreCheckpoint(reference),
+            command_id=request.command_id,
+            actor=request.actor,
+        )
+        return pb.RestoreCheckpointResponse(
+            success=True,
+            message=clean(outcome.message),
+            branch=int(outcome.value) if outcome.value is not None else 0,
+            journal_sequence=outcome.sequence,
+        )

@@ -1,0 +1,236 @@
+"""Everything about a run that training and interventions change, and a checkpoint keeps."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from graybox.evaluation import EvaluationPass, EvaluationResult, example_outputs
+from graybox.experiment import Experiment
+from graybox.optimizer_with_ops import OptimizerWithOps
+from graybox.randomness import seeded
+from graybox.sample_stream import SampleLoadError, SampleStream
+from graybox.store.blobs import BlobStore
+from graybox.store.checkpoints import CheckpointCatalogue
+from graybox.store.flusher import Flusher
+from graybox.store.journal import Journal
+from graybox.store.metrics import MetricStore
+from graybox.store.runs import RunFolder, now_ms
+from graybox.store.samples import SampleStore
+from graybox.surgery import Surgeon
+from graybox.training_step import BatchOutcome, TrainingStep
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Stores:
+    """What one run keeps on disk, opened for writing."""
+
+    run: RunFolder
+    journal: Journal
+    metrics: MetricStore
+    samples: SampleStore
+    blobs: BlobStore
+    checkpoints: CheckpointCatalogue
+    flusher: Flusher
+
+    @classmethod
+    def open(cls, run: RunFolder) -> Stores:
+        """Open (or create) a run's files. Raises StorageError naming the file that cannot be."""
+        stores = cls(
+            run=run,
+            journal=Journal(run.path / "journal.jsonl"),
+            metrics=MetricStore(run.path),
+            samples=SampleStore(run.path),
+            blobs=BlobStore(run.path / "blobs"),
+            checkpoints=CheckpointCatalogue(run.path / "checkpoints"),
+            flusher=Flusher(),
+        )
+        for target in (stores.journal, stores.metrics, stores.samples):
+            stores.flusher.watch(target)
+        stores.flusher.every(60.0, stores.samples.snapshot)
+        return stores
+
+    def close(self) -> None:
+        """Finish background writes, then close."""
+        self.flusher.close()
+        self.samples.close()
+        self.metrics.close()
+        self.journal.close()
+
+
+class Session:
+    """The state of one training. Touched by the owner only."""
+
+    def __init__(self, experiment: Experiment, stores: Stores) -> None:
+        self.experiment = experiment
+        self.stores = stores
+        record = stores.run.record
+        # A run's seed is drawn once and kept, so that going on with it draws the same numbers.
+        self.seed = int(record.get("seed", experiment.seed if experiment.seed is not None else secrets.randbits(48)))
+        stores.run.update(seed=self.seed)
+        self.name = experiment.name
+        self.step = 0
+        self.branch = 0
+        self.running = True
+        self.error = ""
+        self.traceback = ""
+        self.steps_left = experiment.training_steps_to_do
+        self.learning_rate = experiment.learning_rate
+        self.full_eval_frequency = experiment.full_eval_frequency
+        self.checkpoint_frequency = experiment.checkpoint_frequency
+        self.last_evaluation_step = 0
+        self.last_checkpoint_step = 0
+        self.last_train: BatchOutcome | None = None
+        self.last_evaluation: EvaluationResult | None = None
+        self.evaluation: EvaluationPass | None = None
+        self._hash: tuple[object, str] | None = None
+        for split, wrapper in experiment.datasets.items():
+            stores.samples.add_split(split, len(wrapper), wrapper.labels(), wrapper.fingerprint())
+        self.network = experiment.model
+        self.optimizer = OptimizerWithOps(experiment.optimizer, self.network)
+        self.surgeon = Surgeon(self.network, self.optimizer)
+        self.stream = SampleStream(
+            experiment.datasets["train"].dataset,
+            self._train_mask,
+            batch_size=experiment.batch_size,
+            seed=self.seed,
+            shuffle=experiment.train_shuffle,
+            workers=experiment.workers,
+            collate=experiment.collate,
+            pin_memory=experiment.device.type == "cuda",
+        )
+        self._training_step = TrainingStep(experiment, self.stream, self.seed)
+
+    def look_at_network(self) -> None:
+        """Let the task see what the network answers, once, before training. A sample that cannot be loaded is not a
+        reason to stop here: the step that needs it says so."""
+        with seeded(self.seed):
+            try:
+                self.experiment.task.prepare(example_outputs(self.experiment))
+            except SampleLoadError as error:
+                _log.warning("could not look at the network's answers before training: %s", error)
+
+    @property
+    def age(self) -> int:
+        """Samples seen in training."""
+        return self.network.get_age()
+
+    def _train_mask(self) -> tuple[int, np.ndarray]:
+        samples = self.stores.samples
+        return samples.discard_version, samples.splits["train"].discarded
+
+    # -- training ------------------------------------------------------------------------------------
+
+    def train_one_step(self) -> BatchOutcome:
+        """One optimizer step with all that is recorded of it. Raises what TrainingStep.run raises; nothing changed then."""
+        outcome = self._training_step.run(self.step)
+        self.step += 1
+        self.steps_left -= 1
+        self.last_train = outcome
+        self.stores.samples.record_batch("train", outcome.rows, outcome.losses, outcome.predictions, self.age)
+        values = {("train", "loss"): outcome.loss}
+        if outcome.accuracy is not None:
+            values["train", "accuracy"] = outcome.accuracy
+        self._append_metrics(values)
+        self._write_user_metrics()
+        return outcome
+
+    def _append_metrics(self, values: dict[tuple[str, str], float], age: int | None = None) -> None:
+        self.stores.metrics.append(
+            branch=self.branch,
+            step=self.step,
+            age=self.age if age is None else age,
+            time_ms=now_ms(),
+            values=values,
+            experiment_hash=self.experiment_hash(),
+        )
+
+    def _write_user_metrics(self) -> None:
+        for graph, values, age in self.experiment.logger.take():
+            self._append_metrics({(name, graph): value for name, value in values.items()}, age)
+
+    # -- evaluation ----------------------------------------------------------------------------------
+
+    def evaluation_due(self) -> bool:
+        """Whether a pass over the evaluation split should come before the next step."""
+        if "val" not in self.experiment.datasets or not self.full_eval_frequency:
+            return False
+        at_this_step = self.step % self.full_eval_frequency == 0 or self.steps_left <= 0
+        return self.step > 0 and at_this_step and self.last_evaluation_step != self.step
+
+    def advance_evaluation(self) -> None:
+        """One batch of the evaluation that is due; with the last one its result is recorded."""
+        if self.evaluation is None:
+            self.evaluation = EvaluationPass(
+                self.experiment,
+                "val",
+                self.stores.samples.splits["val"].discarded,
+                batch_size=self.stream.batch_size,
+                seed=self.seed,
+                record=lambda o: self.stores.samples.record_batch("val", o.rows, o.losses, o.predictions, self.age),
+            )
+        if self.evaluation.advance():
+            return
+        result = self.evaluation.result()
+        self.evaluation = None
+        self.last_evaluation_step = self.step
+        if result.samples:
+            self.last_evaluation = result
+            values = {("val", "loss"): result.loss}
+            if result.accuracy is not None:
+                values["val", "accuracy"] = result.accuracy
+            self._append_metrics(values)
+            self.experiment.scheduler_saw(result.loss)
+
+    def abandon_evaluation(self) -> None:
+        """Forget a pass that has not ended: what it measured is about to change. It starts anew when training goes on."""
+        self.evaluation = None
+
+    # -- checkpoints ---------------------------------------------------------------------------------
+
+    def checkpoint_due(self) -> bool:
+        """Whether an automatic checkpoint should be kept before the next step."""
+        if not self.checkpoint_frequency or self.last_checkpoint_step == self.step:
+            return False
+        return self.step % self.checkpoint_frequency == 0 or self.steps_left <= 0
+
+    # -- identity ------------------------------------------------------------------------------------
+
+    def experiment_hash(self) -> str:
+        """12 hexadecimal digits of structure, the hyper-parameters a person set, and the state of the data."""
+        key = (self.learning_rate, self.stream.batch_size, self.stores.samples.discard_version)
+        if self._hash is None or self._hash[0] != key:
+            self._hash = (key, hashlib.sha256(json.dumps(self._identity()).encode()).hexdigest()[:12])
+        return self._hash[1]
+
+    def structure_changed(self) -> None:
+        """The identity is worked out anew."""
+        self._hash = None
+
+    def structure(self) -> list[list[Any]]:
+        """[name, shape] of every parameter and buffer."""
+        return [[name, list(value.shape)] for name, value in self.network.state_dict().items()]
+
+    def _identity(self) -> dict[str, Any]:
+        samples = self.stores.samples
+        return {
+            "structure": self.structure(),
+            "hyper_parameters": {
+                "learning_rate": self.learning_rate,
+                "batch_size": self.stream.batch_size,
+                "optimizer": type(self.experiment.optimizer).__name__,
+                "seed": self.seed,
+            },
+            "data": {
+                split: [wrapper.fingerprint(), np.flatnonzero(samples.splits[split].discarded).tolist()]
+                for split, wrapper in self.experiment.datasets.items()
+            },
+        }

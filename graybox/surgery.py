@@ -1,0 +1,208 @@
+"""Plan an edit of neurons (printable), then apply it whole or not at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from graybox.errors import Refused
+from graybox.model_with_ops import NetworkWithOps
+from graybox.modules_with_ops import NeuronLayer
+from graybox.neuron_ops import Freeze, NeuronEdit, Reinitialize, SetLearningRate, Unfreeze
+from graybox.optimizer_with_ops import OptimizerWithOps
+from graybox.randomness import seeded
+
+
+@dataclass(frozen=True)
+class Touch:
+    """Entries of one tensor that an edit changes: `indices` along `axis`."""
+
+    tensor: str
+    axis: int
+    indices: tuple[int, ...]
+    change: str
+
+    def __str__(self) -> str:
+        return f"{self.tensor}, axis {self.axis}, {_ranges(self.indices)}: {self.change}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What an edit would do. `str(plan)` is for people; parameters are counts over the whole network."""
+
+    edit: NeuronEdit
+    layer: str
+    neurons: tuple[int, ...]
+    touches: tuple[Touch, ...]
+    parameters_before: int
+    parameters_after: int
+
+    def summary(self) -> str:
+        """One line."""
+        what = {
+            "freeze": "Froze", "unfreeze": "Unfroze", "reinitialize": "Reinitialised",
+            "change_learning_rate": "Set the learning rate of",
+        }[self.edit.kind]  # fmt: skip
+        some = "neuron" if len(self.neurons) == 1 else "neurons"
+        line = f"{what} {some} {_ranges(self.neurons)} of {self.layer}"
+        return f"{line} to {self.edit.rate:g} times" if isinstance(self.edit, SetLearningRate) else line
+
+    def __str__(self) -> str:
+        lines = [f"{self.edit.kind} {self.layer}, neurons {_ranges(self.neurons)}"]
+        lines += [f"  {touch}" for touch in self.touches]
+        return "\n".join([*lines, f"  parameters {self.parameters_before:,} -> {self.parameters_after:,}"])
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What undoes an edit: the values before it, by tensor name and axis."""
+
+    plan: Plan
+    undo: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Surgeon:
+    """Plans and applies edits of one network together with its optimizer."""
+
+    def __init__(self, network: NetworkWithOps, optimizer: OptimizerWithOps) -> None:
+        self.network = network
+        self.optimizer = optimizer
+
+    def plan(self, edit: NeuronEdit) -> Plan:
+        """What the edit would change. Raises NotFound for an unknown layer or neuron, Refused where it cannot be done
+        exactly. Changes nothing."""
+        name, layer = self.network.find_layer(edit.layer)
+        neurons = edit.neurons or tuple(range(layer.neuron_count))
+        layer.check_neurons(neurons)
+        touches = self._reinitialize_touches(edit, layer, neurons) if isinstance(edit, Reinitialize) else (
+            Touch(f"{name}.flags", 0, neurons, _flag_change(edit)),
+        )  # fmt: skip
+        count = self.network.get_parameter_count()
+        return Plan(edit, name, tuple(neurons), tuple(touches), count, count)
+
+    def apply(self, plan: Plan, seed: int) -> Applied:
+        """Do what the plan says. seed: where the edit's random numbers come from; the global random state is left
+        as it was."""
+        _, layer = self.network.find_layer(plan.layer)
+        index = layer.check_neurons(plan.neurons)
+        if isinstance(plan.edit, Reinitialize):
+            return self._reinitialize(plan, layer, index, seed)
+        undo = {
+            "frozen": layer.frozen[index].tolist(),
+            "learning_rate": layer.neuron_learning_rate[index].tolist(),
+        }
+        if isinstance(plan.edit, Freeze):
+            layer.frozen[index] = True
+        elif isinstance(plan.edit, Unfreeze):
+            layer.frozen[index] = False
+        elif isinstance(plan.edit, SetLearningRate):
+            layer.neuron_learning_rate[index] = plan.edit.rate
+        self.optimizer.refresh()
+        return Applied(plan, undo)
+
+    # -- reinitialise ----------------------------------------------------------------------------------
+
+    def _reinitialize_touches(self, edit: Reinitialize, layer: NeuronLayer, neurons: tuple[int, ...]) -> list[Touch]:
+        self.optimizer.check_renewable()
+        names = {id(m): n for n, m in self.network.named_modules()}
+        how = "own initialisation" if edit.perturbation_ratio is None else f"times 1 +- {edit.perturbation_ratio:g}"
+        touches = [Touch(f"{names[id(layer)]}.{n}", 0, neurons, how) for n, _ in layer.named_parameters(recurse=False)]
+        for follower in self._renewed_followers(edit, layer):
+            touches.append(Touch(f"{names[id(follower)]}", 0, neurons, "gain 1, shift 0, running statistics anew"))
+        if edit.zero_outgoing:
+            for consumer in self.network.consumers(layer):
+                axis, indices = outgoing_entries(layer, consumer, neurons)
+                touches.append(Touch(f"{names[id(consumer)]}.weight", axis, tuple(indices.tolist()), "zero"))
+        return touches
+
+    def _renewed_followers(self, edit: Reinitialize, layer: NeuronLayer) -> list[nn.Module]:
+        # A perturbation keeps what the neuron is about, so its normalisation stays.
+        return self.network.dependencies.followers(layer) if edit.perturbation_ratio is None else []
+
+    @torch.no_grad()
+    def _reinitialize(self, plan: Plan, layer: NeuronLayer, index: torch.Tensor, seed: int) -> Applied:
+        edit = plan.edit
+        assert isinstance(edit, Reinitialize)
+        # Everything new is made before anything is touched: from the first copy on nothing can fail.
+        with seeded(seed):
+            if edit.perturbation_ratio is None:
+                fresh = {k: v.index_select(0, index.to(v.device)) for k, v in layer.own_initialization().items()}
+            else:
+                fresh = perturbed(layer, index, edit.perturbation_ratio)
+        writes: list[tuple[str, torch.Tensor, int, torch.Tensor, torch.Tensor]] = [
+            (f"{plan.layer}.{name}", dict(layer.named_parameters(recurse=False))[name], 0, index, value)
+            for name, value in fresh.items()
+        ]
+        names = {id(m): n for n, m in self.network.named_modules()}
+        for follower in self._renewed_followers(edit, layer):
+            for key, neutral in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+                tensor = getattr(follower, key, None)
+                if tensor is not None:
+                    value = torch.full_like(tensor.index_select(0, index.to(tensor.device)), neutral)
+                    writes.append((f"{names[id(follower)]}.{key}", tensor, 0, index, value))
+        if edit.zero_outgoing:
+            for consumer in self.network.consumers(layer):
+                axis, columns = outgoing_entries(layer, consumer, plan.neurons)
+                old = consumer.weight.index_select(axis, columns.to(consumer.weight.device))
+                name = f"{names[id(consumer)]}.weight"
+                writes.append((name, consumer.weight, axis, columns, torch.zeros_like(old)))
+        arrays = {
+            f"{name}@{axis}": tensor.index_select(axis, where.to(tensor.device)).cpu().numpy()
+            for name, tensor, axis, where, _ in writes
+        }
+        for _, tensor, axis, where, value in writes:
+            tensor.index_copy_(axis, where.to(tensor.device), value)
+            if isinstance(tensor, nn.Parameter) and self.optimizer.holds(tensor):
+                self.optimizer.renew(tensor, axis, where)
+        layer.train_dataset_tracker.reset(plan.neurons)
+        layer.eval_dataset_tracker.reset(plan.neurons)
+        return Applied(plan, {"indices": {f"{n}@{a}": w.tolist() for n, _, a, w, _ in writes}}, arrays)
+
+
+def outgoing_entries(
+    layer: NeuronLayer, consumer: NeuronLayer, neurons: tuple[int, ...]
+) -> tuple[int, torch.Tensor]:
+    """(axis, indices) of the consumer's weight that the layer's neurons feed, flattening from several positions
+    included. Raises Refused where they cannot be told apart."""
+    if getattr(consumer, "groups", 1) != 1:
+        raise Refused("the next layer is a grouped convolution, whose connections cannot be zeroed by neuron yet")
+    incoming = int(consumer.weight.shape[1])
+    if incoming % layer.neuron_count:
+        raise Refused(f"the next layer's {incoming} inputs are not a multiple of this layer's {layer.neuron_count} neurons")
+    positions = incoming // layer.neuron_count
+    index = torch.as_tensor(neurons, dtype=torch.int64)
+    return 1, (index[:, None] * positions + torch.arange(positions)).flatten()
+
+
+def perturbed(layer: NeuronLayer, index: torch.Tensor, ratio: float) -> dict[str, torch.Tensor]:
+    """Rows `index` of the layer's parameters, each entry times 1 + u, u uniform in (-ratio, ratio), drawn on the CPU
+    from the global random state, so that the same seed gives the same on every device."""
+    fresh = {}
+    for name, value in layer.named_parameters(recurse=False):
+        rows = value.detach().index_select(0, index.to(value.device))
+        u = (torch.rand(rows.shape, dtype=torch.float64) * 2 - 1) * ratio
+        fresh[name] = (rows.to(torch.float64) * (1 + u.to(rows.device))).to(rows.dtype)
+    return fresh
+
+
+def _flag_change(edit: NeuronEdit) -> str:
+    if isinstance(edit, SetLearningRate):
+        return f"updates times {edit.rate:g}"
+    return "no updates, normalisation gain and shift included" if isinstance(edit, Freeze) else "updates again"
+
+
+def _ranges(indices: tuple[int, ...]) -> str:
+    """3, 5-9 and so on; at most eight pieces."""
+    pieces: list[list[int]] = []
+    for i in sorted(indices):
+        if pieces and i == pieces[-1][1] + 1:
+            pieces[-1][1] = i
+        else:
+            pieces.append([i, i])
+    text = [f"{a}" if a == b else f"{a}-{b}" for a, b in pieces]
+    return ", ".join(text[:8]) + (f" and {len(text) - 8} more ranges" if len(text) > 8 else "")

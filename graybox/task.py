@@ -1,0 +1,188 @@
+"""The kind of problem: what a batch is, its loss per sample, its prediction, its metrics."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from graybox.errors import Invalid
+
+Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a forward pass says of a batch.
+
+    loss: a scalar to descend on. sample_losses: float32 [batch], NaN where the criterion tells only the whole.
+    predictions: int64 [batch], or None for a problem without classes. classes: how many there are (0: none).
+    """
+
+    loss: torch.Tensor
+    sample_losses: torch.Tensor
+    predictions: torch.Tensor | None
+    classes: int = 0
+
+
+class Task(Protocol):
+    """One kind of problem."""
+
+    name: str
+
+    def split_batch(self, batch: Any) -> tuple[Any, Any]:
+        """(input of the model, target) of a collated batch."""
+        ...
+
+    def prepare(self, outputs: torch.Tensor) -> None:
+        """Look once at what the network answers, before training starts."""
+        ...
+
+    def evaluate(self, outputs: torch.Tensor, target: torch.Tensor) -> StepResult:
+        """Loss and predictions. Never waits for the device."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `prepare` found out, for the checkpoint."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class _PairTask:
+    """Batches that are (input, target, ...)."""
+
+    name = ""
+
+    def split_batch(self, batch: Any) -> tuple[Any, Any]:
+        if isinstance(batch, (tuple, list)) and len(batch) >= 2:
+            return batch[0], batch[1]
+        raise Invalid(
+            f"a batch is a pair (input, target), not {type(batch).__name__}; return pairs from the data set or its "
+            "collate function, or pass task= to the Experiment"
+        )
+
+    def prepare(self, outputs: torch.Tensor) -> None:
+        pass
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class Classification(_PairTask):
+    """One class per sample.
+
+    criterion: any function of (outputs [batch, classes], target int64 [batch]); by default the cross-entropy, of
+    logits, probabilities (a network that ends in softmax) or log-probabilities, whichever the network answers.
+    """
+
+    name = "classification"
+
+    def __init__(self, criterion: Criterion | None = None, *, output_kind: str = "auto") -> None:
+        if output_kind not in ("auto", "logits", "probabilities", "log_probabilities"):
+            raise Invalid(f"output_kind is auto, logits, probabilities or log_probabilities, not {output_kind!r}")
+        self.criterion = criterion
+        self.output_kind = output_kind
+        self._per_sample = _unreduced(criterion)
+
+    def prepare(self, outputs: torch.Tensor) -> None:
+        if outputs.dim() != 2:
+            raise Invalid(f"a classifier answers [batch, classes], this network answers {list(outputs.shape)}")
+        if self.output_kind == "auto":
+            self.output_kind = output_kind(outputs)
+
+    def log_probabilities(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Log-probabilities [batch, classes], whatever the network answers."""
+        if self.output_kind == "probabilities":
+            # Where softmax rounds to 0 the logarithm would be infinite and its gradient undefined.
+            return outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
+        if self.output_kind == "log_probabilities":
+            return outputs
+        return F.log_softmax(outputs, dim=1)
+
+    def evaluate(self, outputs: torch.Tensor, target: torch.Tensor) -> StepResult:
+        if self.criterion is None:
+            losses = F.nll_loss(self.log_probabilities(outputs), target, reduction="none")
+            loss = losses.mean()
+        else:
+            loss, losses = _losses(self.criterion, self._per_sample, outputs, target)
+        return StepResult(loss, losses.detach().float(), outputs.detach().argmax(1), int(outputs.shape[1]))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"output_kind": self.output_kind}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.output_kind = state["output_kind"]
+
+
+class Regression(_PairTask):
+    """Numbers per sample; by default the mean squared error."""
+
+    name = "regression"
+
+    def __init__(self, criterion: Criterion | None = None) -> None:
+        self.criterion: Criterion = criterion or nn.MSELoss()
+        self._per_sample = _unreduced(self.criterion)
+
+    def evaluate(self, outputs: torch.Tensor, target: torch.Tensor) -> StepResult:
+        target = target.to(outputs.dtype).view_as(outputs)
+        loss, losses = _losses(self.criterion, self._per_sample, outputs, target)
+        return StepResult(loss, losses.detach().float(), None)
+
+
+def make_task(task: Task | str | None, criterion: Criterion | None) -> Task:
+    """A task from what the user passed: a task, "classification" (also for None), or "regression"."""
+    if isinstance(task, str) or task is None:
+        kinds: dict[str, Callable[[Criterion | None], Task]] = {
+            "classification": Classification, "regression": Regression,
+        }  # fmt: skip
+        name = task or "classification"
+        if name not in kinds:
+            raise Invalid(f"task is one of {', '.join(kinds)}, or an object like graybox.task.Task, not {name!r}")
+        return kinds[name](criterion)
+    if criterion is not None:
+        raise Invalid("pass the criterion to the task object, not beside it")
+    return task
+
+
+def output_kind(outputs: torch.Tensor) -> str:
+    """Whether rows [batch, classes] are "probabilities", "log_probabilities" or "logits". Waits for the device."""
+    values = outputs.detach().double()
+    tolerance = 1e-3 if outputs.dtype in (torch.float16, torch.bfloat16) else 1e-4
+    if bool((values >= 0).all()) and bool(((values.sum(1) - 1).abs() < tolerance).all()):
+        return "probabilities"
+    if bool((values <= 0).all()) and bool((values.logsumexp(1).abs() < tolerance).all()):
+        return "log_probabilities"
+    return "logits"
+
+
+def _unreduced(criterion: Criterion | None) -> Criterion | None:
+    """The same loss per sample, where the criterion is a module with a `reduction`."""
+    if isinstance(criterion, nn.Module) and hasattr(criterion, "reduction"):
+        per_sample = copy.deepcopy(criterion)
+        per_sample.__dict__["reduction"] = "none"
+        return per_sample
+    return None
+
+
+def _losses(
+    criterion: Criterion, per_sample: Criterion | None, outputs: torch.Tensor, target: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(scalar loss, losses [batch]) of a user's criterion."""
+    loss = criterion(outputs, target)
+    batch = outputs.shape[0]
+    if loss.dim() > 0:
+        losses = loss.detach().reshape(batch, -1).mean(1)
+        return loss.mean(), losses
+    if per_sample is None:
+        return loss, torch.full((batch,), torch.nan, device=outputs.device)
+    with torch.no_grad():
+        return loss, per_sample(outputs, target).reshape(batch, -1).mean(1)

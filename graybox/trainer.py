@@ -1,0 +1,407 @@
+"""The one owner of model, optimizer, loaders and random state."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from graybox.checkpoint import CheckpointKeeper
+from graybox.command_queue import CommandQueue, WaitingCommand
+from graybox.commands import (
+    Command,
+    EditNeurons,
+    Outcome,
+    ReadActivations,
+    ReadSample,
+    ReadWeights,
+    RestoreCheckpoint,
+    SaveCheckpoint,
+)
+from graybox.errors import GrayboxError, Invalid, Refused, StorageError
+from graybox.hyper_parameters import describe_all
+from graybox.inspection import read_activations, read_sample, read_weights
+from graybox.interventions import Intervention, Interventions, Performed
+from graybox.neuron_statistics import copy_statistics
+from graybox.recovery import Recovery, begin_recovery
+from graybox.session import Session
+from graybox.snapshot import NeuronStatistics, Snapshot, TrainerState
+from graybox.store.runs import now_ms
+
+_log = logging.getLogger(__name__)
+
+COMMANDS_PER_TICK = 64
+"""So many commands at most between two steps, so that a flood of them cannot stop training."""
+NEURON_COPY_SECONDS = 0.5
+TRAINER = "trainer"
+"""The actor of what the trainer does by itself."""
+
+
+class Trainer:
+    """Trains one session. `tick` applies waiting commands and makes one step; whoever calls it is the owner.
+
+    `submit`, `latest` and `neurons` may be called from any thread; everything else by the owner.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._queue = CommandQueue()
+        self._keeper = CheckpointKeeper(session)
+        self._interventions = Interventions(session, self._keeper)
+        self._recovery: Recovery | None = None
+        self._stopping = threading.Event()
+        self._process_start_ms = now_ms()
+        self._speed = Speedometer()
+        self._neurons = NeuronStatistics(step=0)
+        self._neurons_at = 0.0
+        self._neurons_asked = False
+        self._neurons_ready = threading.Condition()
+        self._snapshot = Snapshot(run_id=session.stores.run.run_id, state=TrainerState.STARTING)
+        self._parameter_count = session.network.get_parameter_count()
+        self._publish()
+
+    # -- for everybody ---------------------------------------------------------------------------------
+
+    def submit(
+        self, command: Command, *, command_id: str = "", actor: str = "", timeout: float | None = None
+    ) -> Future[Outcome]:
+        """See graybox.commands.Commands."""
+        if self._stopping.is_set():
+            future: Future[Outcome] = Future()
+            future.set_exception(Refused("the trainer is stopping"))
+            return future
+        return self._queue.put(command, command_id, actor, timeout)
+
+    def latest(self) -> Snapshot:
+        """See graybox.snapshot.Snapshots."""
+        return self._snapshot
+
+    def neurons(self, timeout: float = 5.0) -> NeuronStatistics:
+        """See graybox.snapshot.Snapshots."""
+        with self._neurons_ready:
+            if time.monotonic() - self._neurons_at > NEURON_COPY_SECONDS and not self._stopping.is_set():
+                self._neurons_asked = True
+                self._queue.wake.set()
+                self._neurons_ready.wait_for(lambda: not self._neurons_asked, timeout)
+            return self._neurons
+
+    def stop(self) -> None:
+        """Ask the owner's `run` to end after the present step. Callable from any thread."""
+        self._stopping.set()
+        self._queue.wake.set()
+
+    # -- for the owner ---------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Load what the run has, or keep the beginning as its first checkpoint. Once, before the first tick.
+
+        Raises Refused when the run's checkpoints do not fit this model, StorageError when nothing can be written.
+        """
+        session = self.session
+        session.look_at_network()
+        self._recovery = begin_recovery(session, self._keeper, self._interventions)
+        if self._recovery is None:
+            if session.stores.journal.last_sequence:
+                raise Refused(
+                    f"run {session.stores.run.run_id} has a journal but no checkpoint that can be read, so that it "
+                    "cannot go on; start a new run"
+                )
+            # The weights to begin with may come from anywhere; without them nothing could be replayed.
+            self._keeper.save("start").result()
+        for entry in session.stores.journal.entries():
+            command_id = entry.arguments.get("command_id")
+            if command_id:
+                done: Future[Outcome] = Future()
+                done.set_result(Outcome(entry.summary, entry.sequence))
+                self._queue.remember(command_id, done)
+        self._publish()
+
+    def run(self) -> None:
+        """Tick until `stop`; then keep the present as a checkpoint."""
+        try:
+            while not self._stopping.is_set():
+                if not self.tick():
+                    self._queue.wake.wait(0.5)
+                    self._queue.wake.clear()
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """Refuse what still waits, and keep the present. Whoever calls `tick` themselves calls this at the end."""
+        self._stopping.set()
+        self._queue.refuse_all(Refused("the trainer is stopping"))
+        session = self.session
+        if self._recovery is None and session.last_checkpoint_step != session.step:
+            self._keeper.save("exit").result()
+        session.stream.close()
+        with self._neurons_ready:
+            self._neurons_asked = False
+            self._neurons_ready.notify_all()
+
+    def tick(self) -> bool:
+        """Apply waiting commands, then make one step or one batch of an evaluation.
+
+        Answers whether there was anything to do. Never raises for what a step or a command did: a failed step pauses
+        training and shows its error; a failed command fails its future.
+        """
+        if self._recovery is not None:
+            self._queue.discard_expired()
+            worked = self._advance_recovery()
+        else:
+            worked = self._apply_waiting()
+            if self._may_train():
+                worked = self._advance() or worked
+        self._copy_neurons_if_asked()
+        if worked:
+            self._publish()
+        return worked
+
+    # -- training --------------------------------------------------------------------------------------
+
+    def _may_train(self) -> bool:
+        return self.session.running and not self._queue.pause_is_waiting and not self._stopping.is_set()
+
+    def _advance(self) -> bool:
+        session = self.session
+        try:
+            if session.evaluation_due():
+                session.advance_evaluation()
+            elif session.checkpoint_due():
+                self._keeper.save("automatic")
+            elif session.steps_left > 0:
+                session.train_one_step()
+            else:
+                return False
+        except Exception as error:  # whatever a step raises is shown, wherever a user looks
+            self._step_failed(error)
+        return True
+
+    def _step_failed(self, error: Exception) -> None:
+        _log.error("a training step failed; training is paused", exc_info=error)
+        self.session.abandon_evaluation()
+        failed = Intervention("step_failed", describe_error(error))
+        try:
+            self._perform_and_journal(failed, TRAINER, "")
+        except StorageError:
+            # The disk that failed the step may fail the journal too; the error is shown all the same.
+            _log.exception("the failed step could not be journalled")
+
+    def _advance_recovery(self) -> bool:
+        recovery = self._recovery
+        assert recovery is not None
+        if recovery.stopped:
+            return self._apply_waiting()
+        try:
+            if not recovery.advance():
+                _log.info("recovered: step %d", self.session.step)
+                self._recovery = None
+        except Exception as error:  # as for a step; resume tries again
+            _log.error("recovery stopped", exc_info=error)
+            recovery.stop(describe_error(error))
+        return True
+
+    # -- commands --------------------------------------------------------------------------------------
+
+    def _apply_waiting(self) -> bool:
+        for count in range(COMMANDS_PER_TICK):
+            waiting = self._queue.take()
+            if waiting is None:
+                return count > 0
+            self._apply(waiting)
+        return True
+
+    def _apply(self, waiting: WaitingCommand) -> None:
+        try:
+            acknowledge = self._carry_out(waiting)
+        except GrayboxError as error:
+            waiting.future.set_exception(error)
+        except Exception as error:  # a defect: it belongs to who asked, and must not end training
+            _log.exception("a command failed")
+            waiting.future.set_exception(error)
+        else:
+            self._publish()
+            acknowledge()
+
+    def _carry_out(self, waiting: WaitingCommand) -> Callable[[], None]:
+        """Do it; answers what to call when the outcome may be told."""
+        command, future = waiting.command, waiting.future
+        if self._recovery is not None and not isinstance(command, (ReadWeights, ReadActivations, ReadSample)):
+            outcome = Outcome(self._recovery.answer(command))
+            return lambda: future.set_result(outcome)
+        match command:
+            case ReadWeights():
+                value: Any = read_weights(self.session.network, command.layer, command.tensor)
+                return lambda: future.set_result(Outcome(f"The {command.tensor} of {command.layer}", value=value))
+            case ReadActivations():
+                value = read_activations(self.session, command.layer, command.split, command.sample_id)
+                return lambda: future.set_result(Outcome(f"Activations of {command.layer}", value=value))
+            case ReadSample():
+                value = read_sample(self.session, command.split, command.sample_id)
+                return lambda: future.set_result(Outcome(f"Sample {command.sample_id}", value=value))
+            case EditNeurons(dry_run=True):
+                plan = self.session.surgeon.plan(command.edit)
+                return lambda: future.set_result(Outcome(f"Would change {plan.layer}; nothing was done", value=str(plan)))
+            case SaveCheckpoint():
+                return self._save_checkpoint(command, waiting)
+        intervention = self._interventions.resolve(command)
+        if isinstance(command, RestoreCheckpoint) and self.session.last_checkpoint_step != self.session.step:
+            self._keeper.save("before restore")
+        performed, sequence = self._perform_and_journal(intervention, waiting.actor, waiting.command_id)
+        if performed.decided.get("branch"):
+            self._keeper.save("branch")
+        outcome = Outcome(performed.summary, sequence, performed.value)
+        return lambda: self._tell_when_durable(future, outcome)
+
+    def _save_checkpoint(self, command: SaveCheckpoint, waiting: WaitingCommand) -> Callable[[], None]:
+        if len(command.name) > 200:
+            raise Invalid(f"a checkpoint's name has at most 200 characters, not {len(command.name)}")
+        written = self._keeper.save("asked", command.name)
+
+        def tell(done: Future[Any]) -> None:
+            error = done.exception()
+            if error is not None:
+                waiting.future.set_exception(error)
+                return
+            record = done.result()
+            named = f" “{record.name}”" if record.name else ""
+            message = f"Saved checkpoint {record.id}{named} at step {record.step:,} ({record.bytes / 1e6:.1f} MB)"
+            waiting.future.set_result(Outcome(message, value=record))
+
+        return lambda: written.add_done_callback(tell)
+
+    def _perform_and_journal(self, intervention: Intervention, actor: str, command_id: str) -> tuple[Performed, int]:
+        session = self.session
+        journal = session.stores.journal
+        step, age, branch = session.step, session.age, session.branch
+        performed = self._interventions.perform(intervention, journal.last_sequence + 1)
+        arguments = {**intervention.arguments, **performed.decided}
+        if command_id:
+            arguments["command_id"] = command_id
+        try:
+            entry = journal.append(
+                time_ms=now_ms(),
+                actor=actor or TRAINER,
+                kind=intervention.kind,
+                step=step,
+                age=age,
+                branch=branch,
+                summary=performed.summary,
+                arguments=arguments,
+                undo=performed.undo,
+            )
+        except StorageError as error:
+            # Applied but not recorded: going on would make the run one that cannot be replayed.
+            session.running = False
+            session.error = f"{performed.summary}, but the journal could not be written: {error}"
+            raise
+        return performed, entry.sequence
+
+    def _tell_when_durable(self, future: Future[Outcome], outcome: Outcome) -> None:
+        """What is acknowledged is on the disk; the background waits for it, training does not."""
+
+        def sync() -> None:
+            self.session.stores.samples.sync()
+            self.session.stores.journal.sync()
+
+        def tell(done: Future[None]) -> None:
+            error = done.exception()
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(outcome)
+
+        self.session.stores.flusher.submit(sync).add_done_callback(tell)
+
+    # -- publishing ------------------------------------------------------------------------------------
+
+    def _state(self) -> TrainerState:
+        session = self.session
+        if session.error:
+            return TrainerState.FAILED
+        if self._recovery is not None:
+            return TrainerState.RECOVERING
+        if not session.running:
+            return TrainerState.PAUSED
+        return TrainerState.RUNNING if session.steps_left > 0 or session.evaluation_due() else TrainerState.COMPLETED
+
+    def _publish(self) -> None:
+        session = self.session
+        train, evaluation = session.last_train, session.last_evaluation
+        state = self._state()
+        self._snapshot = Snapshot(
+            run_id=session.stores.run.run_id,
+            state=state,
+            experiment_name=session.name,
+            step=session.step,
+            age=session.age,
+            epoch=session.stream.position.epoch,
+            steps_left=session.steps_left,
+            branch=session.branch,
+            experiment_hash=session.experiment_hash(),
+            error=session.error,
+            traceback=session.traceback,
+            activity=self._activity(),
+            samples_per_second=self._speed.read(session.age) if state is TrainerState.RUNNING else 0.0,
+            train_loss=train.loss if train else None,
+            train_accuracy=train.accuracy if train else None,
+            eval_loss=evaluation.loss if evaluation else None,
+            eval_accuracy=evaluation.accuracy if evaluation else None,
+            device=str(session.experiment.device),
+            journal_sequence=session.stores.journal.last_sequence,
+            time_ms=now_ms(),
+            process_start_ms=self._process_start_ms,
+            parameter_count=self._parameter_count,
+            kind_of_problem=session.experiment.task.name,
+            class_names=session.experiment.class_names,
+            hyper_parameters=describe_all(session),
+        )
+
+    def _activity(self) -> str:
+        if self._recovery is not None:
+            return self._recovery.progress
+        evaluation = self.session.evaluation
+        if evaluation is not None:
+            return f"evaluating {evaluation.split}: {evaluation.done:,} of {evaluation.total:,}"
+        errors = self.session.stores.flusher.errors
+        return errors[-1] if errors else ""
+
+    def _copy_neurons_if_asked(self) -> None:
+        if not self._neurons_asked:
+            return
+        with self._neurons_ready:
+            self._neurons = copy_statistics(self.session.network, self.session.step)
+            self._neurons_at = time.monotonic()
+            self._neurons_asked = False
+            self._neurons_ready.notify_all()
+
+
+def describe_error(error: Exception) -> dict[str, str]:
+    """What went wrong, in one line, and the traceback: of the user's own code where it happened in a worker."""
+    message = str(error) if isinstance(error, GrayboxError) else f"{type(error).__name__}: {error}"
+    trace = getattr(error, "trace", "") or "".join(traceback.format_exception(error))
+    return {"error": message[:2_000], "traceback": trace[-20_000:]}
+
+
+class Speedometer:
+    """Samples per second over the last few seconds."""
+
+    def __init__(self, seconds: float = 3.0) -> None:
+        self._seconds = seconds
+        self._marks: deque[tuple[float, int]] = deque()
+
+    def read(self, age: int) -> float:
+        """The speed at this age; 0 until there is something to compare with."""
+        now = time.monotonic()
+        if self._marks and age < self._marks[-1][1]:
+            self._marks.clear()  # went back in time
+        if not self._marks or now - self._marks[-1][0] > 0.1:
+            self._marks.append((now, age))
+        while len(self._marks) > 2 and now - self._marks[0][0] > self._seconds:
+            self._marks.popleft()
+        start, first = self._marks[0]
+        return (age - first) / (now - start) if now > start else 0.0

@@ -1,0 +1,169 @@
+"""One optimizer step, whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from graybox.errors import GrayboxError
+from graybox.experiment import Experiment
+from graybox.randomness import mix, purpose, seed_everything
+from graybox.sample_stream import SampleStream
+from graybox.task import StepResult
+from graybox.tracking import TrackingMode, add_tracked_attrs_to_input_tensor
+
+
+class NonFiniteLoss(GrayboxError):
+    """The loss of a batch is NaN or infinite. The weights were not touched."""
+
+
+@dataclass(frozen=True)
+class BatchOutcome:
+    """What a batch did, on the CPU.
+
+    rows: int64 [batch]. losses: float32 [batch], NaN where unknown. predictions: int64 [batch] or None.
+    loss: the scalar descended on. correct: how many predictions equal the target, or None.
+    """
+
+    rows: np.ndarray
+    losses: np.ndarray
+    predictions: np.ndarray | None
+    loss: float
+    correct: int | None
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of correct predictions in [0, 1]; None for a problem without classes."""
+        return None if self.correct is None else self.correct / len(self.rows)
+
+
+class TrainingStep:
+    """Makes optimizer steps of an experiment. A step that raises leaves the weights, running statistics, neuron
+    statistics and the stream's position as they were."""
+
+    def __init__(self, experiment: Experiment, stream: SampleStream, seed: int) -> None:
+        self.experiment = experiment
+        self.stream = stream
+        self._step_seed = mix(seed, purpose("step"))
+        self._buffers: list[torch.Tensor] = []
+        self._kept: list[torch.Tensor] = []
+
+    def run(self, step: int) -> BatchOutcome:
+        """Train on the next batch. step: how many were made before, from which this one's random numbers come.
+
+        Raises SampleLoadError, NonFiniteLoss, Refused (nothing left to train on), or what the user's code raises.
+        """
+        experiment, model = self.experiment, self.experiment.model
+        batch = self.stream.next()
+        seed_everything(mix(self._step_seed, step))
+        inputs, target = split_batch(experiment, batch.data, batch.rows)
+        age = model.get_age()
+        self._keep_buffers()
+        model.set_tracking_mode(TrackingMode.TRAIN)
+        model.ledger.hold()
+        try:
+            result = experiment.task.evaluate(model(inputs), target)
+            if result.predictions is not None:
+                model.register_prediction(result.predictions, result.classes)
+            experiment.optimizer.zero_grad(set_to_none=True)
+            result.loss.backward()
+            outcome = read_outcome(result, target, batch.rows.numpy())
+            check_finite(outcome)
+        except BaseException:
+            model.ledger.drop()
+            self._put_buffers_back()
+            model.set_age(age)
+            self.stream.rewind()
+            raise
+        finally:
+            model.set_tracking_mode(TrackingMode.DISABLED)
+        experiment.optimizer.step()
+        experiment.step_scheduler()
+        model.ledger.commit()
+        model.set_age(age + len(outcome.rows))
+        self.stream.commit(batch)
+        return outcome
+
+    def _keep_buffers(self) -> None:
+        buffers = list(self.experiment.model.buffers())
+        if len(buffers) != len(self._buffers) or any(a is not b for a, b in zip(buffers, self._buffers, strict=True)):
+            self._buffers = buffers
+            self._kept = [torch.empty_like(b) for b in buffers]
+        for kept, buffer in zip(self._kept, self._buffers, strict=True):
+            kept.copy_(buffer)
+
+    @torch.no_grad()
+    def _put_buffers_back(self) -> None:
+        for kept, buffer in zip(self._kept, self._buffers, strict=True):
+            buffer.copy_(kept)
+
+
+def split_batch(experiment: Experiment, data: Any, rows: torch.Tensor) -> tuple[Any, Any]:
+    """(input, target) of a collated batch on the experiment's device; input tensors say which samples they are."""
+    inputs, target = experiment.task.split_batch(data)
+    inputs, target = to_device(inputs, experiment.device), to_device(target, experiment.device)
+    if isinstance(inputs, torch.Tensor):
+        add_tracked_attrs_to_input_tensor(inputs, in_id_batch=rows, label_batch=target)
+    return inputs, target
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """Tensors within tuples, lists and dicts moved to a device."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: to_device(item, device) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(to_device(item, device) for item in value)
+    return value
+
+
+def read_outcome(result: StepResult, target: torch.Tensor, rows: np.ndarray) -> BatchOutcome:
+    """Bring a batch's results to the CPU: the one wait for the device of a step."""
+    loss = result.loss.detach().reshape(1).double()
+    parts = [loss, result.sample_losses.double()]
+    if result.predictions is not None:
+        correct = (result.predictions == target).sum().reshape(1)
+        parts += [correct.double(), result.predictions.double()]
+    # One transfer; float64 holds every class number exactly.
+    values = torch.cat(parts).cpu().numpy()
+    count = len(rows)
+    losses = values[1 : 1 + count].astype(np.float32)
+    if result.predictions is None:
+        return BatchOutcome(rows, losses, None, float(values[0]), None)
+    predictions = values[2 + count :].astype(np.int64)
+    return BatchOutcome(rows, losses, predictions, float(values[0]), int(values[1 + count]))
+
+
+def check_finite(outcome: BatchOutcome) -> None:
+    """Raises NonFiniteLoss, naming the samples it comes from."""
+    if np.isfinite(outcome.loss):
+        return
+    wrong = outcome.rows[~np.isfinite(outcome.losses)]
+    which = ""
+    if 0 < len(wrong) < len(outcome.rows):
+        shown = ", ".join(str(row) for row in wrong[:10]) + (" and others" if len(wrong) > 10 else "")
+        which = f" (from training samples {shown})"
+    raise NonFiniteLoss(
+        f"the loss is {outcome.loss}{which}; the weights were not touched. Lower the learning rate, discard the "
+        "samples or go back to a checkpoint, then resume"
+    )
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients for a while; every module's own mode comes back afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

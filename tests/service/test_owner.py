@@ -1,0 +1,125 @@
+"""Waiting for the trainer: deadlines, commands sent twice, clients that hang up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import grpc
+import pytest
+
+from graybox.proto import experiment_service_pb2 as pb
+from graybox.service import limits
+from graybox.service.server import RunningServer
+from tests.service.toy_owner import ToyOwner
+from tests.service.wire_client import WireClient
+
+
+def save(name: str = "", command_id: str = "", actor: str = "") -> pb.ExperimentCommandRequest:
+    return pb.ExperimentCommandRequest(
+        save_checkpoint_operation=pb.SaveCheckpointOperation(name=name), command_id=command_id, actor=actor
+    )
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("timeout", "low", "high"), [(None, 180, 180), (1000, 180, 180), (10, 9.0, 10.0)])
+def test_the_smaller_of_the_calls_deadline_and_three_minutes(
+    client: WireClient, owner: ToyOwner, timeout: float | None, low: float, high: float
+) -> None:
+    assert client.call("ExperimentCommand", save(), timeout).success
+    (given,) = owner.timeouts
+    assert given is not None
+    assert low <= given <= high
+
+
+def test_a_command_whose_time_is_over_is_aborted_and_not_applied_later(client: WireClient, owner: ToyOwner) -> None:
+    before = owner.fingerprint()
+    with owner.busy():
+        assert client.status_of("ExperimentCommand", save(command_id="late"), timeout=0.3)[0] in (
+            grpc.StatusCode.DEADLINE_EXCEEDED,
+            grpc.StatusCode.ABORTED,
+        )
+        time.sleep(0.1)
+        again = client.send("ExperimentCommand", save(command_id="late"))
+    assert again.exception(10).code() is grpc.StatusCode.ABORTED
+    assert "nothing was changed" in again.exception().details()
+    assert owner.fingerprint() == before
+    assert owner.applied == []
+
+
+def test_the_answer_to_a_late_command_arrives_before_the_client_gives_up(client: WireClient, owner: ToyOwner) -> None:
+    """The trainer is told a deadline that lies before the client's own."""
+    assert client.call("ExperimentCommand", save(), 2.0).success
+    (given,) = owner.timeouts
+    assert given is not None
+    assert given <= 1.8
+
+
+def test_a_command_sent_twice_is_applied_once_and_answered_twice(client: WireClient, owner: ToyOwner) -> None:
+    first = client.call("ExperimentCommand", save("a", "same"))
+    second = client.call("ExperimentCommand", save("a", "same"))
+    assert first.success
+    assert (first.message, first.journal_sequence) == (second.message, second.journal_sequence)
+    assert len(owner.applied) == 1
+    third = client.call("ExperimentCommand", save("a", "other"))
+    assert third.journal_sequence == first.journal_sequence + 1
+
+
+def test_both_commands_of_one_request_are_applied_once(client: WireClient, owner: ToyOwner) -> None:
+    change = pb.HyperParameterChange(hyper_parameters=pb.HyperParameters(batch_size=4, is_training=False))
+    for _ in range(2):
+        assert client.ExperimentCommand(hyper_parameter_change=change, command_id="once").success
+    assert [type(command).__name__ for command in owner.applied] == ["SetHyperParameters", "Pause"]
+
+
+def test_who_asks_is_handed_on(client: WireClient, owner: ToyOwner) -> None:
+    client.call("ExperimentCommand", save(actor="ada"))
+    client.call("ExperimentCommand", save())
+    client.RestoreCheckpoint(experiment_hash="cafe", actor="bob")
+    client.EditDataSample(stat_name="discarded", samples_ids=["1"], bool_value=True, actor="eve")
+    client.ManipulateWeights(operation=pb.FREEZE, layer_id="0", actor="joe")
+    assert owner.actors == ["ada", "grpc", "bob", "eve", "joe"]
+
+
+def rpc_threads() -> int:
+    return sum(thread.name.startswith("graybox-rpc") for thread in threading.enumerate())
+
+
+def test_clients_that_hang_up_give_their_places_back(client: WireClient, owner: ToyOwner) -> None:
+    with owner.busy():
+        for _ in range(3):
+            known = len(owner.timeouts)
+            calls = [client.send("ExperimentCommand", save(), timeout=None) for _ in range(limits.WAITING_AT_OWNER)]
+            wait_until(lambda known=known: len(owner.timeouts) == known + limits.WAITING_AT_OWNER)
+            for call in calls:
+                call.cancel()
+
+            def has_place() -> bool:
+                return client.status_of("GetWeights", pb.GetWeightsRequest(layer_id="0"), 0.2)[0] is not (
+                    grpc.StatusCode.RESOURCE_EXHAUSTED
+                )
+
+            wait_until(has_place)
+            # What the probes themselves left behind goes too.
+            time.sleep(0.3)
+            owner.timeouts.clear()
+        assert rpc_threads() <= limits.WORKERS
+        assert client.GetDataSplits().success
+
+
+def test_stopping_ends_calls_that_wait(owner: ToyOwner, server: RunningServer, client: WireClient) -> None:
+    with owner.busy():
+        call = client.send("ExperimentCommand", save(), timeout=None)
+        wait_until(lambda: len(owner.timeouts) == 1)
+        began = time.monotonic()
+        server.stop(grace=0.1)
+        assert time.monotonic() - began < 5
+        assert call.exception(5).code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+    assert rpc_threads() == 0

@@ -1,0 +1,399 @@
+"""A small owner of a toy network: a real thread that applies commands to arrays in memory, over real stores.
+
+It keeps the promises of graybox.commands and graybox.snapshot (one command at a time, in order, all or nothing, an id
+once, a deadline), so that the service is tested over the wire without torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from graybox import commands as cmd
+from graybox.errors import DeadlinePassed, Invalid, NotFound, Refused
+from graybox.neuron_ops import Freeze, NeuronEdit, Reinitialize, SetLearningRate, Unfreeze
+from graybox.service.backend import Backend
+from graybox.snapshot import HyperParameter, LayerInfo, LayerStatistics, NeuronStatistics, Snapshot, TrainerState
+from graybox.store.checkpoints import CheckpointCatalogue, CheckpointRecord
+from graybox.store.journal import Journal
+from graybox.store.metrics import MetricStore
+from graybox.store.root import Root
+from graybox.store.samples import SampleStore
+
+CLASSES = ("cat", "dog", "fish")
+SPLITS = {"train": 40, "val": 12}
+UNREADABLE = "7"
+"""A sample whose picture cannot be loaded, as the data set says."""
+EXPLOSIVE = "8"
+"""A sample whose data set has a defect."""
+
+RULES: dict[str, tuple[type, float | None, bool]] = {
+    "experiment_name": (str, None, False),
+    "training_steps_to_do": (int, 0, False),
+    "learning_rate": (float, 0, True),
+    "batch_size": (int, 1, False),
+    "full_eval_frequency": (int, 0, False),
+    "checkpoint_frequency": (int, 0, False),
+}
+
+
+@dataclass
+class ToyLayer:
+    info: LayerInfo
+    weight: np.ndarray
+    bias: np.ndarray
+    frozen: np.ndarray
+    rate: np.ndarray
+
+
+def make_layer(layer_id: int, name: str, kind: str, shape: tuple[int, ...], consumers: tuple[int, ...]) -> ToyLayer:
+    rng = np.random.default_rng(layer_id)
+    return ToyLayer(
+        LayerInfo(
+            layer_id=layer_id,
+            name=name,
+            layer_type=kind,
+            neurons=shape[0],
+            incoming_neurons=shape[1],
+            kernel_size=shape[2:],
+            stride=(1,) * len(shape[2:]),
+            parameter_count=int(np.prod(shape)) + shape[0],
+            is_output=not consumers,
+            consumers=consumers,
+        ),
+        rng.normal(size=shape).astype(np.float32),
+        rng.normal(size=shape[0]).astype(np.float32),
+        np.zeros(shape[0], dtype=bool),
+        np.ones(shape[0]),
+    )
+
+
+class ToyOwner:
+    """Commands, Snapshots and Images of a toy run."""
+
+    def __init__(self, root: Root, name: str = "toy") -> None:
+        self.root = root
+        self.run = root.create_run(name)
+        self.metrics = MetricStore(self.run.path)
+        self.samples = SampleStore(self.run.path)
+        for split, count in SPLITS.items():
+            self.samples.add_split(split, count, np.arange(count, dtype=np.int64) % len(CLASSES), "toy")
+        self.journal = Journal(self.run.path / "journal.jsonl")
+        self.checkpoints = CheckpointCatalogue(self.run.path / "checkpoints")
+        self.hyper_parameters: dict[str, Any] = {
+            "experiment_name": name,
+            "training_steps_to_do": 100,
+            "learning_rate": 0.01,
+            "batch_size": 8,
+            "full_eval_frequency": 0,
+            "checkpoint_frequency": 0,
+        }
+        self.layers = [
+            make_layer(0, "conv1", "Conv2d", (4, 1, 3, 3), (1,)),
+            make_layer(1, "features.conv2", "Conv2d", (6, 4, 3, 3), (2,)),
+            make_layer(2, "fc", "Linear", (3, 6), ()),
+        ]
+        self.state = TrainerState.RUNNING
+        self.step = 0
+        self.branch = 0
+        self.applied: list[cmd.Command] = []
+        self.timeouts: list[float | None] = []
+        self.actors: list[str] = []
+        self.image_threads: set[str] = set()
+        self._futures: dict[str, Future[cmd.Outcome]] = {}
+        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._free = threading.Event()
+        self._free.set()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._work, name="toy-owner", daemon=True)
+        self._thread.start()
+
+    def backend(self) -> Backend:
+        return Backend(
+            run=self.run,
+            root=self.root,
+            commands=self,
+            snapshots=self,
+            images=self,
+            metrics=self.metrics,
+            samples=self.samples,
+            journal=self.journal,
+            checkpoints=self.checkpoints,
+        )
+
+    def close(self) -> None:
+        self._free.set()
+        self._queue.put(None)
+        self._thread.join(10)
+        for store in (self.metrics, self.samples, self.journal):
+            store.sync()
+            store.close()
+
+    def train(self, steps: int = 1) -> None:
+        """Some steps' worth of statistics and metrics."""
+        for _ in range(steps):
+            self.step += 1
+            rows = np.arange(8, dtype=np.int64) + 8 * (self.step % 4)
+            losses = (rows % 5).astype(np.float32) / 4
+            self.samples.record_batch("train", rows, losses, rows % len(CLASSES), self.step * 8)
+            self.metrics.append(
+                branch=self.branch,
+                step=self.step,
+                age=self.step * 8,
+                time_ms=1_700_000_000_000 + self.step,
+                values={("train", "loss"): 1 / self.step, ("train", "accuracy"): 0.5},
+                experiment_hash="cafe",
+            )
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """For as long as the block lasts a step does not end, so that no command is taken."""
+        self._free.clear()
+        try:
+            yield
+        finally:
+            self._free.set()
+
+    def fingerprint(self) -> str:
+        """Changes with anything that a command can change."""
+        parts = [json.dumps(self.hyper_parameters, sort_keys=True), str(self.state), str(self.journal.last_sequence)]
+        parts += [str(len(self.checkpoints.list())), str(self.branch)]
+        parts += [str(columns.discarded.tolist()) for columns in self.samples.splits.values()]
+        for layer in self.layers:
+            parts += [str(part.tobytes()) for part in (layer.weight, layer.bias, layer.frozen, layer.rate)]
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
+
+    # -- Commands
+
+    def submit(
+        self, command: cmd.Command, *, command_id: str = "", actor: str = "", timeout: float | None = None
+    ) -> Future[cmd.Outcome]:
+        with self._lock:
+            if command_id in self._futures:
+                return self._futures[command_id]
+            future: Future[cmd.Outcome] = Future()
+            if command_id:
+                self._futures[command_id] = future
+            self.timeouts.append(timeout)
+        deadline = time.monotonic() + min(cmd.MAX_WAIT_SECONDS, cmd.MAX_WAIT_SECONDS if timeout is None else timeout)
+
+        def work() -> None:
+            if time.monotonic() > deadline:
+                future.set_exception(DeadlinePassed("waited too long for its turn; nothing was changed"))
+                return
+            try:
+                outcome = self._apply(command, actor)
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(outcome)
+
+        self._queue.put(work)
+        return future
+
+    def _work(self) -> None:
+        while (work := self._queue.get()) is not None:
+            self._free.wait()
+            work()
+
+    def _apply(self, command: cmd.Command, actor: str) -> cmd.Outcome:
+        outcome = self._do(command, actor)
+        self.applied.append(command)
+        self.actors.append(actor)
+        return outcome
+
+    def _do(self, command: cmd.Command, actor: str) -> cmd.Outcome:
+        match command:
+            case cmd.Pause():
+                self.state = TrainerState.PAUSED
+                return self._note(actor, "pause", "paused")
+            case cmd.Resume():
+                if self.hyper_parameters["training_steps_to_do"] == 0:
+                    raise Refused("no steps are left; set training_steps_to_do first")
+                self.state = TrainerState.RUNNING
+                return self._note(actor, "resume", "training on")
+            case cmd.SetHyperParameters(changes):
+                check_hyper_parameters(dict(changes))
+                self.hyper_parameters.update(changes)
+                return self._note(actor, "hp_change", "changed " + ", ".join(changes), dict(changes))
+            case cmd.EditNeurons(edit, dry_run):
+                return self._edit(edit, dry_run, actor)
+            case cmd.DiscardSamples(samples, discarded):
+                changed = 0
+                for split in SPLITS:
+                    rows = np.array([int(i) for s, i in samples if s == split], dtype=np.int64)
+                    if len(rows):
+                        changed += len(self.samples.set_discarded(split, rows, discarded))
+                outcome = self._note(actor, "sample_discard", f"{changed} samples changed")
+                return cmd.Outcome(outcome.message, outcome.sequence, changed)
+            case cmd.SaveCheckpoint(name):
+                return self._save(name, actor)
+            case cmd.RestoreCheckpoint(reference):
+                record, weights_only = self.checkpoints.resolve(reference)
+                self.state = TrainerState.PAUSED
+                if not weights_only:
+                    self.branch += 1
+                outcome = self._note(actor, "checkpoint_restore", f"back at step {record.step}")
+                return cmd.Outcome(outcome.message, outcome.sequence, None if weights_only else self.branch)
+            case cmd.SetPlotNote(split, metric, branch, age, note):
+                self.metrics.set_note(split, metric, branch, age, note)
+                return self._note(actor, "plot_note", "noted")
+            case cmd.ReadWeights(layer, tensor):
+                return cmd.Outcome("read", value=getattr(self.layer(layer), tensor).copy())
+            case cmd.ReadActivations(layer, _, sample):
+                found = self.layer(layer)
+                return cmd.Outcome("read", value=activations(found, int(sample)))
+        raise AssertionError(f"unknown command {command}")
+
+    def layer(self, name: str) -> ToyLayer:
+        for layer in self.layers:
+            if name in (str(layer.info.layer_id), layer.info.name):
+                return layer
+        raise NotFound(f"there is no layer {name!r}")
+
+    def _edit(self, edit: NeuronEdit, dry_run: bool, actor: str) -> cmd.Outcome:
+        layer = self.layer(edit.layer)
+        count = layer.info.neurons
+        for neuron in edit.neurons:
+            if neuron >= count:
+                raise NotFound(f"layer {edit.layer!r} has no neuron {neuron}; it has {count}")
+        neurons = list(edit.neurons) or list(range(count))
+        plan = f"{edit.kind} of {layer.info.name}: neurons {neurons}"
+        if dry_run:
+            return cmd.Outcome("would be applied", value=plan)
+        match edit:
+            case Freeze():
+                layer.frozen[neurons] = True
+            case Unfreeze():
+                layer.frozen[neurons] = False
+            case SetLearningRate():
+                layer.rate[neurons] = edit.rate
+            case Reinitialize():
+                layer.weight[neurons] = 0 if edit.perturbation_ratio is None else layer.weight[neurons] * 1.01
+        outcome = self._note(actor, "neuron_edit", plan, edit.to_json())
+        return cmd.Outcome(outcome.message, outcome.sequence, plan)
+
+    def _save(self, name: str, actor: str) -> cmd.Outcome:
+        outcome = self._note(actor, "checkpoint_save", f"saved {name}")
+        record = make_record(self, name, outcome.sequence)
+        return cmd.Outcome(outcome.message, outcome.sequence, self.checkpoints.add(record))
+
+    def _note(self, actor: str, kind: str, summary: str, arguments: dict[str, Any] | None = None) -> cmd.Outcome:
+        entry = self.journal.append(
+            time_ms=1, actor=actor, kind=kind, step=self.step, age=self.step * 8, branch=self.branch,
+            summary=summary, arguments=arguments or {},
+        )  # fmt: skip
+        return cmd.Outcome(summary, entry.sequence)
+
+    # -- Snapshots
+
+    def latest(self) -> Snapshot:
+        return Snapshot(
+            run_id=self.run.run_id,
+            state=self.state,
+            experiment_name=self.hyper_parameters["experiment_name"],
+            step=self.step,
+            age=self.step * 8,
+            steps_left=self.hyper_parameters["training_steps_to_do"],
+            branch=self.branch,
+            experiment_hash="cafe",
+            train_loss=0.5,
+            device="cpu",
+            journal_sequence=self.journal.last_sequence,
+            time_ms=1_700_000_000_000,
+            kind_of_problem="classification",
+            class_names=CLASSES,
+            hyper_parameters=tuple(
+                HyperParameter(
+                    name,
+                    name.replace("_", " ").capitalize(),
+                    {str: "text", int: "integer", float: "number"}[RULES[name][0]],
+                    value,
+                    RULES[name][1],
+                    exclusive_minimum=RULES[name][2],
+                )
+                for name, value in self.hyper_parameters.items()
+            ),
+        )
+
+    def neurons(self, timeout: float = 5.0) -> NeuronStatistics:
+        return NeuronStatistics(self.step, {layer.info.layer_id: statistics_of(layer) for layer in self.layers})
+
+    # -- Images
+
+    def image(self, split: str, sample_id: str, width: int, height: int) -> tuple[bytes, str]:
+        self.image_threads.add(threading.current_thread().name)
+        time.sleep(0.002)
+        if sample_id == UNREADABLE:
+            raise Refused("the file of sample 7 is cut off")
+        if sample_id == EXPLOSIVE:
+            raise ZeroDivisionError("a defect of the data set: secret detail")
+        size = (width or 200, height or 200)
+        picture = Image.new("L", size, color=int(sample_id) % 256)
+        small = max(size) <= 128
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG" if small else "PNG")
+        return buffer.getvalue(), "image/jpeg" if small else "image/png"
+
+    def key(self, split: str, sample_id: str) -> str:
+        return f"{split}-{sample_id}"
+
+
+def check_hyper_parameters(changes: dict[str, Any]) -> None:
+    for name, value in changes.items():
+        kind, minimum, exclusive = RULES[name]
+        if kind is str:
+            continue
+        finite = bool(np.isfinite(value))
+        if not finite or value < (minimum or 0) or (exclusive and value == minimum):
+            raise Invalid(f"{name} = {value} is out of range")
+
+
+def activations(layer: ToyLayer, sample: int) -> np.ndarray:
+    return np.arange(layer.info.neurons * 4, dtype=np.float64).reshape(layer.info.neurons, 2, 2) + sample
+
+
+def statistics_of(layer: ToyLayer) -> LayerStatistics:
+    count = layer.info.neurons
+    rate = np.linspace(0, 1, count)
+    return LayerStatistics(
+        info=layer.info,
+        train_rate=rate,
+        train_age=np.full(count, 64, dtype=np.int64),
+        eval_rate=rate / 2,
+        eval_age=np.full(count, 12, dtype=np.int64),
+        frozen=layer.frozen.copy(),
+        learning_rate=layer.rate.copy(),
+        health=np.where(layer.frozen, 4, np.where(rate == 0, 3, 1)),
+    )
+
+
+def make_record(owner: ToyOwner, name: str, sequence: int) -> CheckpointRecord:
+    checkpoint_id = owner.checkpoints.next_id()
+    path = owner.checkpoints.path(checkpoint_id)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"weights")
+    return CheckpointRecord(
+        id=checkpoint_id,
+        experiment_hash="cafe",
+        step=owner.step,
+        age=owner.step * 8,
+        branch=owner.branch,
+        name=name,
+        reason="asked",
+        time_ms=1_700_000_000_000,
+        journal_sequence=sequence,
+        metrics={"train/loss": 0.5},
+    )
