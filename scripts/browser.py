@@ -15,6 +15,16 @@ import sys
 from pathlib import Path
 
 SYSTEM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+"""What it is started with: works in a container, and talks to nobody but the page."""
 NO_BROWSER = (
     "No browser for the tests: install Chromium or Chrome, let `playwright install chromium` reach its server, "
     "or name a browser in GRAYBOX_BROWSER. The browser tests are not skipped."

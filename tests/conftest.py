@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
-from scripts.browser import NO_BROWSER, find_browser
+from scripts.browser import FLAGS, NO_BROWSER, find_browser
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -46,6 +47,18 @@ def chromium() -> str:
     if found is None:
         pytest.fail(NO_BROWSER)
     return found
+
+
+@pytest.fixture(scope="module")
+def browser(chromium: str) -> Iterator[Browser]:
+    """A running browser; mark what uses it with `browser`.
+
+    Not for the whole session: while it lives it owns the thread's event loop, and other tests want one of their own.
+    """
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        yield launched
+        launched.close()
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from PIL import Image
 from graybox.cli import backend, demo
 from graybox.cli.experiment_file import load_experiment
 from graybox.dashboard.settings import build_parser
+from graybox.launch import launch
+from graybox.snapshot import TrainerState
 from tests.conftest import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -42,11 +44,20 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.usefixtures("clean_imports", "pictures")
 @pytest.mark.filterwarnings("ignore:this machine has no cuda")
-def test_the_example_is_an_experiment() -> None:
+def test_the_example_trains() -> None:
     experiment = load_experiment("my_experiment.py")
     assert experiment.class_names == ("bright", "dark")
-    assert [name for name, _ in experiment.model.named_layers()] == ["layer1", "layer2", "fc1", "fc2"]
-    assert experiment.root_log_dir == Path("my-runs")
+    training = launch(experiment, root_directory=experiment.root_log_dir)
+    try:
+        for _ in range(25):
+            assert training.trainer.tick()
+        now = training.trainer.latest()
+        training.trainer.end()
+    finally:
+        training.close()
+    assert (now.state, now.step, now.age) == (TrainerState.RUNNING, 25, 25 * 48)
+    assert now.train_loss is not None and now.train_loss < 0.1
+    assert [path.name for path in Path("my-runs").glob("*/run.json")] == ["run.json"]
 
 
 def options(parser: argparse.ArgumentParser) -> set[str]:

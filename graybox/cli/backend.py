@@ -13,11 +13,12 @@ from queue import SimpleQueue
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from graybox.cli.arguments import DEFAULT_ROOT, port_number, report, require_free_port
+from graybox.cli.arguments import DEFAULT_ROOT, port_number, report
 from graybox.cli.experiment_file import UserCodeFailed, load_experiment
 from graybox.cli.logs import configure_logging
 from graybox.cli.parent import stop_with_parent
 from graybox.errors import GrayboxError
+from graybox.service.listening import check_address
 from graybox.service.settings import Settings, settings_from_environment
 from graybox.store.root import Root
 
@@ -71,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Everything between the command line and the exit code. Raises GrayboxError when it cannot start."""
     settings = settings_from_environment(host=arguments.host, port=arguments.port)
     # What can be said now is said before torch is loaded.
-    require_free_port(settings.host, settings.port, "--port")
+    check_address(settings.host, settings.port)
     asked = arguments.root_directory or (DEFAULT_ROOT if arguments.experiment is None else None)
     root = Root(Path(asked)).path if asked else None
     experiment = load_experiment(arguments.experiment, root)

@@ -22,10 +22,10 @@ from graybox.cli.arguments import (
     free_port,
     port_number,
     report,
-    require_free_port,
 )
 from graybox.cli.children import STOPPED_AS_ASKED, Child
 from graybox.errors import GrayboxError
+from graybox.service.listening import check_address
 from graybox.service.settings import settings_from_environment
 from graybox.store.root import Root
 
@@ -55,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         root = Root(Path(arguments.root_directory)).path
         port = arguments.port or free_port()
         rpc_port = settings_from_environment(host=LOOPBACK, port=arguments.backend_port).port or free_port()
-        require_free_port(LOOPBACK, port, "--port")
-        require_free_port(LOOPBACK, rpc_port, "--backend_port")
+        check_address(LOOPBACK, port, "choose another with --port")
+        check_address(LOOPBACK, rpc_port, "choose another with --backend_port")
     except GrayboxError as error:
         return report("demo", error)
     return Demo(root, port=port, backend_port=rpc_port, new_run=arguments.new_run).run()
@@ -127,8 +127,8 @@ class Demo:
         code = dead.exit_code or 0
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         print(
-            f"graybox demo: the {dead.name} ended by itself ({how}), so the {other.name} is stopped too; "
-            f"what it printed is in {dead.log}",
+            f"graybox demo: the {dead.name} ended by itself ({how}; see above, and {dead.log}), "
+            f"so the {other.name} is stopped too",
             file=sys.stderr,
         )
         self._end(other, signal.SIGINT if other.name == "backend" else signal.SIGTERM)

@@ -62,6 +62,8 @@ def create_app(hub: Hub) -> Dash:
         enable_mcp=False,
         meta_tags=[{"name": "viewport", "content": "width=device-width, initial-scale=1"}],
     )
+    # The page polls (transport.py); without this Dash would open a socket that nothing here serves.
+    app.backend.websocket_capability = False
     app.layout = layout()
     header.register(app, hub)
     hyper_parameters.register(app, hub)

@@ -48,6 +48,7 @@ class Hub:
         self.hyper_parameters: list[pb.HyperParameterDesc] = []
         self.problem = ""
         self.version = 1
+        self._on_disk: set[str] = set()
         self._seen_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -137,17 +138,21 @@ class Hub:
     # -- questions ----------------------------------------------------------------------------
 
     def link_for(self, run_id: str) -> Link:
-        """Who can answer about a run: the live backend about its own, the archive about all others.
-
-        Raises CallFailed when there is nobody to ask.
+        """Who can answer about a run: the live backend about its own, the archive about what it has, the live backend
+        about the rest. Raises CallFailed when there is nobody to ask.
         """
         if self.connected and run_id in ("", self.live_run):
             return self.live
-        if self._past is not None and self._archive is not None and self._archive.find() is not None:
+        if self._past is not None and self._archived(run_id):
             return self._past
         if self.connected:
             return self.live
         raise CallFailed(self.problem or self.waiting_message(), unreachable=True)
+
+    def _archived(self, run_id: str) -> bool:
+        if self._archive is None or self._archive.find() is None:
+            return False
+        return run_id in self._on_disk or not self.connected
 
     async def ask(self, run_id: str, method: str, request: Any, timeout: float = 20.0) -> Any:
         """One read about a run. Raises CallFailed."""
@@ -168,6 +173,8 @@ class Hub:
             except CallFailed as failure:
                 failures.append(failure)
                 continue
+            if link is self._past:
+                self._on_disk = {run.run_id for run in response.runs}
             for run in response.runs:
                 if run.live or run.run_id not in found or link is self.live:
                     found[run.run_id] = run

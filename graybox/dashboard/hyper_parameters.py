@@ -51,7 +51,7 @@ def _field(name: str) -> dmc.TextInput:
         id=ids.hyper_parameter(name), label=label, debounce=True, disabled=True, size="xs", value="",
         className=f"gb-hp-field gb-hp-{name}",
         rightSection=html.Span(unit, className="gb-unit") if unit else None, rightSectionWidth=42 if unit else None,
-        inputProps={"inputMode": mode, "autoComplete": "off", "spellCheck": False},
+        attributes={"input": {"inputMode": mode, "spellCheck": False}},
     )
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import logging
-import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
-from graybox.errors import Invalid, Refused
+from graybox.errors import Refused
 from graybox.proto import experiment_service_pb2_grpc as pb_grpc
 from graybox.service import limits
 from graybox.service.announcement import Announcement
 from graybox.service.backend import Backend
 from graybox.service.desk import Desk
 from graybox.service.experiment_servicer import ExperimentServicer
+from graybox.service.listening import ADVICE, check_address
 from graybox.service.security import RightsInterceptor, Tokens, make_tokens
 from graybox.service.settings import Settings
 from graybox.service.tls import server_credentials
@@ -111,7 +110,7 @@ def serve_archive(root: Root, settings: Settings) -> RunningServer:
 
 def _start(desk: Desk, settings: Settings) -> RunningServer:
     credentials = server_credentials(settings.tls) if settings.tls else None
-    _try_to_bind(settings.host, settings.port)
+    check_address(settings.host, settings.port)
     tokens = make_tokens(settings)
     workers = ThreadPoolExecutor(limits.WORKERS, thread_name_prefix="graybox-rpc")
     server = grpc.server(
@@ -134,41 +133,9 @@ def _start(desk: Desk, settings: Settings) -> RunningServer:
     except RuntimeError as error:
         workers.shutdown()
         desk.close()
-        raise Refused(f"cannot listen on {wanted}; {_ADVICE}") from error
+        raise Refused(f"cannot listen on {wanted}; {ADVICE}") from error
     server.start()
     return RunningServer(server, desk, workers, host=settings.host, port=port, tokens=tokens)
-
-
-_ADVICE = "choose another port with --port (or GRPC_BACKEND_PORT), 0 picks a free one"
-
-
-def _try_to_bind(host: str, port: int) -> None:
-    """Binds and lets go: gRPC itself would not say why it cannot, and would write noise to the terminal."""
-    bare = host.strip("[]")
-    try:
-        found = socket.getaddrinfo(bare, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except (OSError, UnicodeError):
-        raise Invalid(f"the host {host!r} is not known; 127.0.0.1 is the default of --host") from None
-    failure: OSError | None = None
-    usable = False
-    for family, kind, protocol, _, address in found:
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                if family == socket.AF_INET6:
-                    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-                probe.bind(address)
-            usable = True
-        except OSError as error:
-            failure = error
-            if error.errno == errno.EADDRINUSE:
-                raise Refused(f"port {port} on {host} is in use by another program; {_ADVICE}") from None
-            if error.errno == errno.EACCES:
-                raise Refused(f"port {port} on {host} needs rights this user does not have; {_ADVICE}") from None
-    # "localhost" may name an address of a family that is switched off: one that works is enough.
-    if failure is not None and not usable:
-        reason = failure.strerror or str(failure)
-        raise Invalid(f"cannot listen on {host!r}: {reason}; 127.0.0.1 is the default of --host")
 
 
 def _is_loopback(host: str) -> bool:

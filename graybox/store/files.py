@@ -61,7 +61,9 @@ def make_folder(folder: Path | str) -> Path:
     """The folder, created with its parents where missing. Raises StorageError naming it."""
     folder = Path(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            sync_folder(folder.parent)
     except OSError as error:
         raise StorageError(f"cannot create the folder {folder}: {error.strerror or error}") from error
     return folder

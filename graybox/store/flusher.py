@@ -152,9 +152,8 @@ class Flusher:
 
     def _note(self, what: str, error: Exception) -> None:
         text = f"{what}: {error}"
-        repeated = bool(self.errors) and self.errors[-1] == text
-        if not repeated:
-            # A disk that stays full fails every second: once in the log is enough.
+        if text not in self.errors:
+            # A disk that stays full fails every second: once is enough.
             self.errors.append(text)
             _log.error(text, exc_info=error)
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graybox.errors import Invalid, NotFound, Refused, StorageError
-from graybox.store.record_log import RecordLog, read_records
+from graybox.store.record_log import HEADER, RecordLog, read_records
 from graybox.store.sample_columns import STATE_COLUMNS, Rows, SplitColumns, SplitSummary
 from graybox.store.sample_log import KIND, VERSION, apply_payload, batch_payload, discard_payload, split_payload
 from graybox.store.sample_query import SampleFilter, Selection, select
@@ -292,8 +292,12 @@ class SampleStore:
         return RecordLog(self._log_path(number), kind=KIND, version=VERSION, replay=take if replay else None)
 
     def _replay(self, number: int, splits: list[SplitColumns]) -> None:
-        for _, payload in read_records(self._log_path(number), KIND, VERSION):
+        path, reached = self._log_path(number), HEADER.size
+        for end, payload in read_records(path, KIND, VERSION):
             apply_payload(payload, splits)
+            reached = end
+        if not self.read_only and reached < path.stat().st_size:
+            _log.warning("%s is broken after byte %d; what followed there is lost", path, reached)
 
     @contextlib.contextmanager
     def _next_log(self, number: int) -> Iterator[RecordLog]:

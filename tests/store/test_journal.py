@@ -119,7 +119,7 @@ def test_a_line_that_went_missing_is_noticed(tmp_path: Path) -> None:
     journal.close()
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(lines[0] + lines[2] + lines[3])
-    with pytest.raises(StorageError, match="line 2 of .* is broken: its sequence is 3, not 2"):
+    with pytest.raises(StorageError, match=r"line 2 of .* is broken: its sequence is 3, not 2"):
         Journal(path)
 
 

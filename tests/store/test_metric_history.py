@@ -13,7 +13,9 @@ def row(series: int, age: int) -> bytes:
     return ROW.pack(series, 0, age, age, 0, float(age), 0)
 
 
-@given(st.lists(st.one_of(st.tuples(st.just("add"), st.integers(1, 4)), st.tuples(st.just("rewind"), st.integers(0, 40)))))
+@given(
+    st.lists(st.one_of(st.tuples(st.just("add"), st.integers(1, 4)), st.tuples(st.just("rewind"), st.integers(0, 40))))
+)
 def test_positions_count_all_that_was_ever_appended(actions: list[tuple[str, int]]) -> None:
     state = MetricState()
     state.apply(series_payload(Series("train", "loss", 0)))

@@ -136,9 +136,7 @@ def fill(store: MetricStore, count: int, branch: int = 0, start: int = 0) -> lis
     points = []
     for step in range(start, start + count):
         loss, accuracy = (float(value) for value in generator.normal(size=2))
-        store.append(
-            branch=branch, step=step, age=step * 10, time_ms=step, values={NAMES[0]: loss, NAMES[2]: accuracy}
-        )
+        store.append(branch=branch, step=step, age=step * 10, time_ms=step, values={NAMES[0]: loss, NAMES[2]: accuracy})
         points.append(MetricPoint("train", "loss", branch, step, step * 10, step, loss))
         points.append(MetricPoint("train", "accuracy", branch, step, step * 10, step, accuracy))
     return points
@@ -156,7 +154,9 @@ def test_two_readers_with_one_cursor_see_the_same(tmp_path: Path) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("cursor", ["nonsense", "0", ":", "7:0", "0:999", "-1:2", "0:-3", "0:1:2", "٣:1", "0:" + "9" * 50])
+@pytest.mark.parametrize(
+    "cursor", ["nonsense", "0", ":", "7:0", "0:999", "-1:2", "0:-3", "0:1:2", "٣:1", "0:" + "9" * 50]
+)
 def test_an_unknown_cursor_answers_everything(tmp_path: Path, cursor: str) -> None:
     store = MetricStore(tmp_path)
     points = fill(store, 120)

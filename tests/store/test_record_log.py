@@ -81,9 +81,9 @@ def test_a_flipped_byte_ends_the_log_before_its_record(tmp_path: Path) -> None:
     for position in range(len(content)):
         broken.write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
         if position < HEADER.size:
-            with pytest.raises(StorageError, match="broken.log"):
+            with pytest.raises(StorageError, match=r"broken\.log"):
                 read(broken)
-            with pytest.raises(StorageError, match="broken.log"):
+            with pytest.raises(StorageError, match=r"broken\.log"):
                 open_log(broken)
         else:
             whole = [record for end, record in zip(ends, records, strict=True) if end <= position]

@@ -55,7 +55,7 @@ def test_a_broken_snapshot_is_named(tmp_path: Path) -> None:
     path = tmp_path / "samples.h5"
     assert read_snapshot(path) == ([], 0)
     path.write_bytes(b"no HDF5 at all")
-    with pytest.raises(StorageError, match="samples.h5 is broken"):
+    with pytest.raises(StorageError, match=r"samples\.h5 is broken"):
         read_snapshot(path)
     with h5py.File(path, "w") as file:
         file.attrs["other"] = 1
@@ -69,5 +69,5 @@ def test_a_broken_snapshot_is_named(tmp_path: Path) -> None:
     write_snapshot(path, [image_of(columns) for columns in made()], 0)
     with h5py.File(path, "a") as file:
         del file["splits/zebra/loss"]
-    with pytest.raises(StorageError, match="samples.h5 is broken"):
+    with pytest.raises(StorageError, match=r"samples\.h5 is broken"):
         read_snapshot(path)

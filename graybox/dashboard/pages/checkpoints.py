@@ -29,7 +29,8 @@ def layout() -> html.Div:
             html.Div(
                 [
                     dmc.TextInput(
-                        id="checkpoint-name", placeholder="Name (optional)", size="sm", value="", w=220, maxLength=100,
+                        id="checkpoint-name", placeholder="Name (optional)", size="sm", value="", w=220,
+                        attributes={"input": {"maxLength": 100}},
                         **{"aria-label": "Name of the checkpoint"},
                     ),
                     html.Button(

@@ -75,11 +75,11 @@ def _filters() -> html.Div:
             ),
             dmc.TextInput(
                 id="filter-min-loss", placeholder="Loss from", debounce=400, size="xs", w=86,
-                inputProps={"inputMode": "decimal"}, **{"aria-label": "Lowest loss"},
+                attributes={"input": {"inputMode": "decimal"}}, **{"aria-label": "Lowest loss"},
             ),
             dmc.TextInput(
                 id="filter-max-loss", placeholder="to", debounce=400, size="xs", w=66,
-                inputProps={"inputMode": "decimal"}, **{"aria-label": "Highest loss"},
+                attributes={"input": {"inputMode": "decimal"}}, **{"aria-label": "Highest loss"},
             ),
             dmc.Switch(id="filter-wrong", label="Wrong only", size="xs", checked=False),
         ],

@@ -116,7 +116,7 @@ def _reinitialise() -> html.Div:
                                     id="perturbation-ratio", label="Perturbation ratio", placeholder="own initialisation",
                                     description="Between 0 and 1: each weight times 1 + u, u within ± the ratio. "
                                     "Empty: the layer's own initialisation.",
-                                    size="xs", value="", inputProps={"inputMode": "decimal"},
+                                    size="xs", value="", attributes={"input": {"inputMode": "decimal"}},
                                 ),
                                 dmc.Checkbox(
                                     id="zero-outgoing", label="Zero the outgoing connections", size="xs", checked=False,
@@ -139,7 +139,7 @@ def _learning_rate() -> html.Div:
         [
             dmc.TextInput(
                 id="neuron-learning-rate", value="", placeholder="× rate", size="sm", w=78,
-                inputProps={"inputMode": "decimal"}, **{"aria-label": "Factor on the learning rate"},
+                attributes={"input": {"inputMode": "decimal"}}, **{"aria-label": "Factor on the learning rate"},
             ),
             _button("set-learning-rate", "Set rate", "gauge"),
         ],
@@ -168,9 +168,8 @@ def _grid() -> dag.AgGrid:
             "theme": theme.GRID, "rowHeight": 36, "headerHeight": 38, "animateRows": False,
             "rowSelection": {"mode": "multiRow", "enableClickSelection": True, "selectAll": "all"},
             "selectionColumnDef": {"width": 44, "minWidth": 44, "maxWidth": 44},
-            "overlayNoRowsTemplate": "Choose a layer",
         },
-        getRowId="String(params.data.id)",
+        getRowId="params.data.key",
         style={"height": "100%", "width": "100%"},
         className="gb-grid",
     )
@@ -195,7 +194,7 @@ def neuron_rows(layer: pb.LayerRepresentation) -> dict[str, Any]:
         "layer": layer.layer_id, "name": layer.layer_name, "output": layer.is_output,
         "neurons": [
             {
-                "id": neuron.neuron_id, "train": _rate(neuron.train_trigger_rate),
+                "key": f"{layer.layer_id}/{neuron.neuron_id}", "id": neuron.neuron_id, "train": _rate(neuron.train_trigger_rate),
                 "eval": _rate(neuron.eval_trigger_rate), "age": neuron.train_age, "eval_age": neuron.eval_age,
                 "frozen": neuron.frozen, "rate": float(f"{neuron.learning_rate:.6g}"),
                 "health": HEALTH_WORDS.get(neuron.health, ""),

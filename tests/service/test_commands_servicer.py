@@ -1,0 +1,274 @@
+"""ExperimentCommand over the wire: what it changes, what it tells, and that a refusal changes nothing."""
+
+from __future__ import annotations
+
+import json
+
+import grpc
+import pytest
+
+from graybox.proto import experiment_service_pb2 as pb
+from graybox.snapshot import TrainerState
+from graybox.store.root import Root
+from tests.service.toy_owner import CLASSES, ToyOwner
+from tests.service.wire_client import WireClient
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+
+
+def change(**fields: object) -> pb.HyperParameterChange:
+    return pb.HyperParameterChange(hyper_parameters=pb.HyperParameters(**fields))  # type: ignore[arg-type]
+
+
+def test_pause_and_resume(client: WireClient, owner: ToyOwner) -> None:
+    answer = client.ExperimentCommand(hyper_parameter_change=change(is_training=False), get_status=True)
+    assert answer.success
+    assert answer.status.state == pb.PAUSED
+    assert owner.state is TrainerState.PAUSED
+    assert client.ExperimentCommand(hyper_parameter_change=change(is_training=True)).success
+    assert owner.state is TrainerState.RUNNING
+
+
+def test_hyper_parameters_all_at_once(client: WireClient, owner: ToyOwner) -> None:
+    wanted = {
+        "experiment_name": "new name",
+        "training_steps_to_do": 7,
+        "learning_rate": 0.125,
+        "batch_size": 16,
+        "full_eval_frequency": 5,
+        "checkpoint_frequency": 3,
+    }
+    answer = client.ExperimentCommand(hyper_parameter_change=change(**wanted), get_hyper_parameters=True)
+    assert answer.success
+    assert answer.journal_sequence == 1
+    assert owner.hyper_parameters == wanted
+    told = {d.name: d.string_value if d.type == "text" else d.numerical_value for d in answer.hyper_parameters_descs}
+    assert told == wanted
+    rate = next(d for d in answer.hyper_parameters_descs if d.name == "learning_rate")
+    assert (rate.type, rate.minimum, rate.exclusive_minimum, rate.HasField("maximum")) == ("number", 0.0, True, False)
+    assert owner.state is TrainerState.RUNNING, "a change neither pauses nor resumes"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"learning_rate": float("inf")},
+        {"batch_size": 0},
+        {"batch_size": 4, "learning_rate": -1.0},
+        {"training_steps_to_do": -1},
+        {"experiment_name": ""},
+        {"experiment_name": "n" * 101},
+        {"training_steps_to_do": 0, "is_training": True},
+        {"learning_rate": -1.0, "is_training": False},
+    ],
+)
+def test_a_bad_hyper_parameter_changes_nothing(client: WireClient, owner: ToyOwner, fields: dict[str, object]) -> None:
+    before = owner.fingerprint()
+    request = pb.ExperimentCommandRequest(hyper_parameter_change=change(**fields))
+    assert client.status_of("ExperimentCommand", request)[0] is INVALID
+    assert owner.fingerprint() == before
+
+
+def test_a_change_with_a_resume_that_would_be_refused_changes_nothing(client: WireClient, owner: ToyOwner) -> None:
+    assert client.ExperimentCommand(hyper_parameter_change=change(training_steps_to_do=0, is_training=False)).success
+    before = owner.fingerprint()
+    answer = client.ExperimentCommand(hyper_parameter_change=change(batch_size=2, is_training=True))
+    assert not answer.success
+    assert "training_steps_to_do" in answer.message
+    assert owner.fingerprint() == before
+    assert not client.ExperimentCommand(hyper_parameter_change=change(is_training=True)).success
+    assert client.ExperimentCommand(hyper_parameter_change=change(training_steps_to_do=5, is_training=True)).success
+    assert owner.state is TrainerState.RUNNING
+
+
+def test_everything_that_can_be_asked_in_one_answer(client: WireClient, owner: ToyOwner) -> None:
+    owner.train(3)
+    client.ExperimentCommand(save_checkpoint_operation=pb.SaveCheckpointOperation(name="mine"), actor="ada")
+    answer = client.ExperimentCommand(
+        get_status=True, get_runs=True, get_hyper_parameters=True, get_interactive_layers=True,
+        get_single_layer_info_id="features.conv2", get_data_records=True, get_checkpoints=True, get_journal=True,
+    )  # fmt: skip
+    assert answer.success
+    assert answer.message == ""
+    assert answer.run_id == owner.run.run_id
+    status = answer.status
+    assert (status.state, status.step, status.age, status.run_id) == (pb.RUNNING, 3, 24, owner.run.run_id)
+    assert (status.train_loss, status.HasField("eval_loss"), status.device) == (0.5, False, "cpu")
+    assert tuple(status.class_names) == CLASSES
+    assert status.journal_sequence == 1
+    (run,) = answer.runs
+    assert (run.run_id, run.live, run.state, run.age) == (owner.run.run_id, True, pb.RUNNING, 24)
+    assert run.metrics == {"train/loss": pytest.approx(1 / 3), "train/accuracy": 0.5}
+    assert [(b.branch, b.parent) for b in run.branches] == [(0, -1)]
+    assert {split.origin: split.number_of_samples for split in answer.sample_statistics.splits} == {
+        "train": 40,
+        "val": 12,
+    }
+    train = answer.sample_statistics.splits[0]
+    assert train.number_seen == 24
+    assert train.number_wrong == 0
+    assert train.mean_loss == pytest.approx(sum(row % 5 / 4 for row in range(8, 32)) / 24)
+    (checkpoint,) = answer.checkpoints
+    assert (checkpoint.id, checkpoint.name, checkpoint.reference) == ("000001", "mine", "cafe@@step=3")
+    assert checkpoint.bytes == len(b"weights")
+    assert checkpoint.metrics == {"train/loss": 0.5}
+    (entry,) = answer.journal_entries
+    assert (entry.sequence, entry.actor, entry.kind, entry.outcome) == (1, "ada", "checkpoint_save", "applied")
+
+
+def test_layers_are_listed_without_their_neurons(client: WireClient, owner: ToyOwner) -> None:
+    owner.layers[1].frozen[2:4] = True
+    layers = client.ExperimentCommand(get_interactive_layers=True).layer_representations
+    assert [layer.layer_name for layer in layers] == ["conv1", "features.conv2", "fc"]
+    conv2 = layers[1]
+    assert (conv2.layer_id, conv2.layer_type, conv2.neurons_count, conv2.incoming_neurons_count) == (
+        "1",
+        "Conv2d",
+        6,
+        4,
+    )
+    assert list(conv2.kernel_size) == [3, 3]
+    assert list(conv2.outgoing_layer_ids) == ["2"]
+    assert (conv2.frozen_count, conv2.dead_count) == (2, 1)
+    assert (conv2.train_trigger_rate, conv2.eval_trigger_rate) == (0.5, 0.25)
+    assert not any(layer.neurons for layer in layers)
+    assert [layer.is_output for layer in layers] == [False, False, True]
+
+
+@pytest.mark.parametrize("name", ["1", "features.conv2"])
+def test_one_layer_with_its_neurons_by_id_or_name(client: WireClient, owner: ToyOwner, name: str) -> None:
+    owner.layers[1].frozen[2] = True
+    owner.layers[1].rate[3] = 0.5
+    (layer,) = client.ExperimentCommand(get_single_layer_info_id=name).layer_representations
+    assert layer.layer_name == "features.conv2"
+    assert [neuron.neuron_id for neuron in layer.neurons] == list(range(6))
+    assert [neuron.train_trigger_rate for neuron in layer.neurons] == pytest.approx([0, 0.2, 0.4, 0.6, 0.8, 1])
+    assert [neuron.frozen for neuron in layer.neurons] == [False, False, True, False, False, False]
+    assert [neuron.health for neuron in layer.neurons] == [pb.DEAD, pb.GOOD, pb.FROZEN, pb.GOOD, pb.GOOD, pb.GOOD]
+    assert layer.neurons[3].learning_rate == 0.5
+    assert (layer.neurons[0].train_age, layer.neurons[0].eval_age) == (64, 12)
+
+
+def test_the_list_holds_the_asked_layer_once(client: WireClient) -> None:
+    layers = client.ExperimentCommand(get_interactive_layers=True, get_single_layer_info_id="0").layer_representations
+    assert [len(layer.neurons) for layer in layers] == [4, 0, 0]
+
+
+def test_an_unknown_layer_is_found_out_before_the_command_is_applied(client: WireClient, owner: ToyOwner) -> None:
+    before = owner.fingerprint()
+    code, details = client.status_of(
+        "ExperimentCommand",
+        pb.ExperimentCommandRequest(
+            hyper_parameter_change=change(batch_size=3), get_single_layer_info_id="nope", get_status=True
+        ),
+    )
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert "'nope'" in details
+    assert owner.fingerprint() == before
+
+
+def test_a_refused_command_still_answers_what_was_asked(client: WireClient, owner: ToyOwner) -> None:
+    client.ExperimentCommand(hyper_parameter_change=change(training_steps_to_do=0))
+    answer = client.ExperimentCommand(hyper_parameter_change=change(is_training=True), get_status=True, get_runs=True)
+    assert not answer.success
+    assert "no steps are left" in answer.message
+    assert answer.status.state == pb.RUNNING
+    assert len(answer.runs) == 1
+
+
+def test_a_note_on_a_point(client: WireClient, owner: ToyOwner) -> None:
+    owner.train(2)
+    note = pb.PlotNoteOperation(metric_name="loss", split_name="train", model_age=16, note="here ü")
+    assert client.ExperimentCommand(plot_note_operation=note).success
+    noted = {p.age: p.point_note for p in client.GetLatestLoggerData().points if p.metric_name == "loss"}
+    assert noted == {8: "", 16: "here ü"}
+    note.note = ""
+    assert client.ExperimentCommand(plot_note_operation=note, run_id=owner.run.run_id).success
+    assert not any(p.point_note for p in client.GetLatestLoggerData().points)
+
+
+@pytest.mark.parametrize(
+    ("note", "code"),
+    [
+        (pb.PlotNoteOperation(split_name="train", model_age=8), INVALID),
+        (pb.PlotNoteOperation(metric_name="loss", split_name="train", model_age=-8), INVALID),
+        (pb.PlotNoteOperation(metric_name="loss", split_name="train", model_age=8, branch=-1), INVALID),
+        (pb.PlotNoteOperation(metric_name="loss", split_name="train", model_age=8, note="n" * 2001), INVALID),
+        (pb.PlotNoteOperation(metric_name="loss", split_name="train", model_age=9), grpc.StatusCode.NOT_FOUND),
+        (pb.PlotNoteOperation(metric_name="nope", model_age=8), grpc.StatusCode.NOT_FOUND),
+        (pb.PlotNoteOperation(metric_name="loss", run_id="nope"), grpc.StatusCode.NOT_FOUND),
+    ],
+)
+def test_a_note_on_nothing(
+    client: WireClient, owner: ToyOwner, note: pb.PlotNoteOperation, code: grpc.StatusCode
+) -> None:
+    owner.train(1)
+    before = owner.fingerprint()
+    assert client.status_of("ExperimentCommand", pb.ExperimentCommandRequest(plot_note_operation=note))[0] is code
+    assert owner.fingerprint() == before
+
+
+def test_a_note_and_its_request_name_one_run(client: WireClient, owner: ToyOwner) -> None:
+    note = pb.PlotNoteOperation(metric_name="loss", run_id=owner.run.run_id)
+    request = pb.ExperimentCommandRequest(plot_note_operation=note, run_id="another")
+    assert client.status_of("ExperimentCommand", request)[0] is INVALID
+
+
+def test_load_a_checkpoint(client: WireClient, owner: ToyOwner) -> None:
+    owner.train(1)
+    saved = client.ExperimentCommand(save_checkpoint_operation=pb.SaveCheckpointOperation())
+    assert saved.journal_sequence == 1
+    load = pb.LoadCheckpointOperation(checkpoint_id="000001")
+    answer = client.ExperimentCommand(load_checkpoint_operation=load, get_status=True)
+    assert answer.success
+    assert (answer.status.state, answer.status.branch) == (pb.PAUSED, 1)
+    for reference, code in (("000002", grpc.StatusCode.NOT_FOUND), ("", INVALID)):
+        request = pb.ExperimentCommandRequest(
+            load_checkpoint_operation=pb.LoadCheckpointOperation(checkpoint_id=reference)
+        )
+        assert client.status_of("ExperimentCommand", request)[0] is code
+
+
+def test_the_journal_from_where_one_stands(client: WireClient, owner: ToyOwner) -> None:
+    for size in range(1, 6):
+        client.ExperimentCommand(hyper_parameter_change=change(batch_size=size))
+
+    def sequences(**fields: int) -> list[int]:
+        answer = client.ExperimentCommand(get_journal=True, **fields)
+        return [entry.sequence for entry in answer.journal_entries]
+
+    assert sequences() == [1, 2, 3, 4, 5]
+    assert sequences(journal_after=3) == [4, 5]
+    assert sequences(journal_after=99) == []
+    assert sequences(journal_limit=2) == [4, 5]
+    assert sequences(journal_after=1, journal_limit=3) == [3, 4, 5]
+    entry = client.ExperimentCommand(get_journal=True).journal_entries[0]
+    assert json.loads(entry.arguments_json) == {"batch_size": 1}
+    assert not client.ExperimentCommand(get_status=True).journal_entries
+
+
+def test_arguments_of_a_great_journal_line_are_left_out_and_said_to_be(client: WireClient, owner: ToyOwner) -> None:
+    owner.journal.append(
+        time_ms=1, actor="ada", kind="sample_discard", step=1, age=8, branch=0, summary="many",
+        arguments={"rows": list(range(100_000))},
+    )  # fmt: skip
+    (entry,) = client.ExperimentCommand(get_journal=True).journal_entries
+    assert list(json.loads(entry.arguments_json)) == ["left_out"]
+    assert len(entry.arguments_json) < 100
+
+
+def test_asking_for_nothing_is_answered(client: WireClient, owner: ToyOwner) -> None:
+    answer = client.ExperimentCommand()
+    assert answer == pb.CommandResponse(success=True, run_id=owner.run.run_id)
+
+
+def test_a_run_that_cannot_be_read_is_left_out_of_the_list(client: WireClient, owner: ToyOwner) -> None:
+    root: Root = owner.root
+    broken = root.create_run("broken")
+    (broken.path / "run.json").write_text("{")
+    answer = client.ExperimentCommand(get_runs=True)
+    assert answer.success
+    assert [run.run_id for run in answer.runs] == [owner.run.run_id]

@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graybox.errors import Invalid, NotFound, StorageError
+from graybox.store.checkpoints import CheckpointCatalogue, CheckpointRecord
+
+
+def save(catalogue: CheckpointCatalogue, **fields: object) -> CheckpointRecord:
+    """What the trainer does: the file first, then the manifest."""
+    record = CheckpointRecord(id=catalogue.next_id(), **fields)  # type: ignore[arg-type]
+    catalogue.folder.mkdir(exist_ok=True)
+    catalogue.path(record.id).write_bytes(b"tensors of " + record.id.encode())
+    return catalogue.add(record)
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> CheckpointCatalogue:
+    return CheckpointCatalogue(tmp_path / "checkpoints")
+
+
+def test_what_was_added_is_listed_in_order_by_everybody(catalogue: CheckpointCatalogue) -> None:
+    other = CheckpointCatalogue(catalogue.folder)
+    assert catalogue.list() == other.list() == []
+    first = save(catalogue, experiment_hash="abc", step=10, age=640, metrics={"val/loss": 0.5}, name="größer")
+    content = b"tensors of 000001"
+    assert (first.id, first.file, first.bytes) == ("000001", "000001.pt", len(content))
+    assert first.sha256 == hashlib.sha256(content).hexdigest()
+    assert first.reference == "abc@@step=10"
+    rest = [save(catalogue, step=step) for step in (5, 3)]
+    assert catalogue.list() == other.list() == CheckpointCatalogue(catalogue.folder).list() == [first, *rest]
+    assert other.get("000002") == rest[0]
+    with pytest.raises(NotFound, match="no checkpoint '7'; the newest is 000003"):
+        catalogue.get("7")
+
+
+def test_references(catalogue: CheckpointCatalogue) -> None:
+    with pytest.raises(NotFound, match="this run has none yet"):
+        catalogue.resolve("abc")
+    a10 = save(catalogue, experiment_hash="abc", step=10)
+    a20 = save(catalogue, experiment_hash="abc", step=20)
+    b20 = save(catalogue, experiment_hash="def", step=20)
+    a10_again = save(catalogue, experiment_hash="abc", step=10, branch=1)
+    assert catalogue.resolve("abc") == (a10_again, False)
+    assert catalogue.resolve("def") == (b20, False)
+    assert catalogue.resolve("abc@@step=20") == (a20, False)
+    assert catalogue.resolve("abc@@step=10") == (a10_again, False)
+    assert catalogue.resolve("abc@@weights_step=20") == (a20, True)
+    assert catalogue.resolve(a10.id) == (a10, False)
+    for unknown, reason in [
+        ("xyz", "no checkpoint of 'xyz'; the newest is 000004"),
+        ("abc@@step=15", "abc has no checkpoint at step 15; it has steps 10, 20"),
+        ("xyz@@weights_step=10", "no checkpoint of 'xyz'"),
+        ("000009", "no checkpoint of '000009'"),
+    ]:
+        with pytest.raises(NotFound, match=reason):
+            catalogue.resolve(unknown)
+    for malformed in ["", "abc@@", "abc@@step=", "abc@@step=x", "abc@@step=-1", "abc@@epoch=1", "@@step=1", "../x",
+                      "abc@@step=1@@step=2", "abc\n", "abc@@step=" + "9" * 30]:  # fmt: skip
+        with pytest.raises(Invalid, match="names no checkpoint"):
+            catalogue.resolve(malformed)
+
+
+def test_an_id_is_never_given_out_twice(catalogue: CheckpointCatalogue) -> None:
+    assert [catalogue.next_id(), catalogue.next_id()] == ["000001", "000002"]
+    assert save(catalogue).id == "000003"
+    catalogue.path("000007").write_bytes(b"a file whose manifest a kill prevented")
+    assert CheckpointCatalogue(catalogue.folder).next_id() == "000008"
+    newest = save(catalogue)
+    catalogue.remove(newest.id)
+    catalogue.path("000007").unlink()
+    again = CheckpointCatalogue(catalogue.folder)
+    assert (newest.id, again.next_id()) == ("000008", "000009")
+    assert [record.id for record in again.list()] == ["000003"]
+
+
+def test_the_file_comes_before_the_manifest(catalogue: CheckpointCatalogue) -> None:
+    with pytest.raises(StorageError, match=r"checkpoint 000001 has no file .*000001\.pt"):
+        catalogue.add(CheckpointRecord(id="000001"))
+    record = save(catalogue)
+    with pytest.raises(Invalid, match="there is a checkpoint 000001 already"):
+        catalogue.add(record)
+    for strange in ("1", "../../000001", "", "a00001"):
+        with pytest.raises(Invalid, match="no checkpoint id"):
+            catalogue.add(CheckpointRecord(id=strange))
+    with pytest.raises(Invalid, match=r"is 000001\.pt, not '/etc/passwd'"):
+        catalogue.add(replace(record, file="/etc/passwd"))
+    assert catalogue.list() == [record]
+
+
+def test_the_newest_whole_one_is_found_behind_broken_ones(
+    catalogue: CheckpointCatalogue, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert catalogue.newest_whole() is None
+    whole, flipped, short, missing = (save(catalogue) for _ in range(4))
+    content = bytearray(catalogue.path(flipped.id).read_bytes())
+    content[-1] ^= 1
+    catalogue.path(flipped.id).write_bytes(content)
+    catalogue.path(short.id).write_bytes(b"tensors")
+    catalogue.path(missing.id).unlink()
+    assert [catalogue.verify(record) for record in catalogue.list()] == [True, False, False, False]
+    assert catalogue.newest_whole() == whole
+    for record in (flipped, short, missing):
+        assert f"passed over checkpoint {record.id}" in caplog.text
+    catalogue.path(whole.id).unlink()
+    assert catalogue.newest_whole() is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"format_version": 2, "id": "000002", "file": "000002.pt"}',
+        b'{"format_version": 1, "id": "000002", "file": "../run.json"}',
+        b'{"format_version": 1, "id": "000001", "file": "000001.pt"}',
+        b'{"format_version": 1, "colour": "red"}',
+    ],
+)
+def test_a_broken_manifest_hides_no_other(
+    catalogue: CheckpointCatalogue, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    good = save(catalogue)
+    (catalogue.folder / "000002.json").write_bytes(content)
+    for _ in range(2):
+        assert catalogue.list() == [good]
+    assert caplog.text.count("left out a checkpoint") == 1
+    assert "000002.json" in caplog.text
+    assert catalogue.next_id() == "000003"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["automatic", "automatic", "asked"]), st.sampled_from(["", "", "best"])), max_size=9
+    ),
+    st.integers(0, 4),
+    st.sets(st.integers(1, 9), max_size=3),
+)
+def test_retention_removes_only_old_automatic_nameless_ones(
+    made: list[tuple[str, str]], keep_automatic: int, keep: set[int]
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        catalogue = CheckpointCatalogue(folder)
+        records = [save(catalogue, reason=reason, name=name) for reason, name in made]
+        gone = catalogue.apply_retention(keep_automatic, {f"{number:06d}" for number in keep})
+        nameless = [record for record in records if record.reason == "automatic" and not record.name]
+        expected = [
+            record.id
+            for index, record in enumerate(nameless)
+            if index < len(nameless) - keep_automatic and record.ordinal not in keep
+        ]
+        assert gone == expected
+        left = [record for record in records if record.id not in gone]
+        assert catalogue.list() == CheckpointCatalogue(folder).list() == left
+        assert {path.stem for path in Path(folder).glob("*.pt")} == {record.id for record in left}
+        assert catalogue.apply_retention(keep_automatic, {f"{number:06d}" for number in keep}) == []
+
+
+def test_the_manifest_is_plain_json(catalogue: CheckpointCatalogue) -> None:
+    record = save(catalogue, experiment_hash="abc", metrics={"val/loss": 0.5})
+    value = json.loads((catalogue.folder / "000001.json").read_bytes())
+    assert value == {"format_version": 1, **record.to_json()}
+    with pytest.raises(Invalid, match="cannot hold this"):
+        save(catalogue, metrics={"val/loss": object()})
+    with pytest.raises(NotFound):
+        catalogue.remove("000099")
+    with pytest.raises(Invalid, match="0 or more"):
+        catalogue.apply_retention(-1)

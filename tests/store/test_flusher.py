@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+
+import pytest
+
+from graybox.errors import Refused, StorageError
+from graybox.store.flusher import Flusher
+
+LONG = 3600.0
+
+
+class Counter:
+    """Something to sync that tells how often it was."""
+
+    def __init__(self, failing: bool = False) -> None:
+        self.count = 0
+        self.failing = failing
+        self.twice = threading.Event()
+
+    def sync(self) -> None:
+        self.count += 1
+        if self.count >= 2:
+            self.twice.set()
+        if self.failing:
+            raise StorageError("cannot sync: No space left on device")
+
+
+@pytest.fixture
+def flusher() -> Iterator[Flusher]:
+    made = Flusher(interval=LONG)
+    yield made
+    assert made.close(timeout=30)
+
+
+def test_work_is_done_in_order_in_one_thread(flusher: Flusher) -> None:
+    done: list[int] = []
+    threads: set[int] = set()
+
+    def job(number: int) -> int:
+        done.append(number)
+        threads.add(threading.get_ident())
+        return number * 2
+
+    futures = [flusher.submit(lambda number=number: job(number)) for number in range(50)]  # type: ignore[misc]
+    assert [future.result(30) for future in futures] == [number * 2 for number in range(50)]
+    assert done == list(range(50))
+    assert len(threads) == 1 and threading.get_ident() not in threads
+
+
+def test_what_is_watched_is_synced_again_and_again() -> None:
+    flusher, counter, other = Flusher(interval=0.005), Counter(), Counter()
+    for target in (counter, counter, other):
+        flusher.watch(target)
+    assert counter.twice.wait(30) and other.twice.wait(30)
+    flusher.unwatch(other)
+    assert flusher.drain(30)
+    seen, before = other.count, counter.count
+    assert flusher.drain(30)
+    assert other.count == seen
+    assert counter.count > before
+    assert flusher.close(30)
+
+
+def test_functions_are_called_every_so_often(flusher: Flusher) -> None:
+    called = threading.Semaphore(0)
+    flusher.every(0.005, called.release)
+    for _ in range(3):
+        assert called.acquire(timeout=30)
+
+
+def test_failures_are_kept_and_the_thread_lives_on(caplog: pytest.LogCaptureFixture) -> None:
+    flusher, counter = Flusher(interval=0.005), Counter(failing=True)
+    flusher.watch(counter)
+    assert counter.twice.wait(30)
+    assert flusher.errors[0] == "background sync failed: cannot sync: No space left on device"
+    assert caplog.text.count("background sync failed: cannot sync") == 1
+    counter.failing = False
+
+    def fail() -> None:
+        raise ZeroDivisionError("a defect")
+
+    future = flusher.submit(fail)
+    with pytest.raises(ZeroDivisionError):
+        future.result(30)
+    again = threading.Event()
+    flusher.every(0.001, lambda: (again.set(), fail()))
+    assert again.wait(30)
+    assert flusher.submit(lambda: 5).result(30) == 5
+    assert any("fail failed: a defect" in error for error in flusher.errors)
+    assert flusher.close(30)
+
+
+def test_closing_finishes_what_waits_and_syncs() -> None:
+    flusher, counter = Flusher(interval=LONG), Counter()
+    flusher.watch(counter)
+    gate = threading.Event()
+    done: list[int] = []
+    flusher.submit(lambda: gate.wait(30))
+    for number in range(5):
+        flusher.submit(lambda number=number: done.append(number))  # type: ignore[misc]
+    assert not flusher.drain(timeout=0.01)
+    gate.set()
+    assert flusher.close(30) and flusher.close(30)
+    assert done == [0, 1, 2, 3, 4]
+    assert counter.count >= 1
+    with pytest.raises(Refused, match="background writer is closed"):
+        flusher.submit(lambda: None)
+    assert flusher.drain(1)
+
+
+def test_a_cancelled_job_is_not_done(flusher: Flusher) -> None:
+    gate = threading.Event()
+    flusher.submit(lambda: gate.wait(30))
+    done: list[int] = []
+    future = flusher.submit(lambda: done.append(1))
+    assert future.cancel()
+    gate.set()
+    assert flusher.drain(30)
+    assert done == []
+    with pytest.raises(CancelledError):
+        future.result(0)
+
+
+def test_it_cannot_wait_for_itself(flusher: Flusher) -> None:
+    with pytest.raises(Refused, match="wait for itself"):
+        flusher.submit(flusher.drain).result(30)
