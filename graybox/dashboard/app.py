@@ -10,6 +10,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import Dash, html
 from fastapi import FastAPI
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from graybox.dashboard import (
     banner,
@@ -64,6 +65,7 @@ def create_app(hub: Hub) -> Dash:
     )
     # The page polls (transport.py); without this Dash would open a socket that nothing here serves.
     app.backend.websocket_capability = False
+    server.add_middleware(PageAddresses)
     app.layout = layout()
     header.register(app, hub)
     hyper_parameters.register(app, hub)
@@ -73,6 +75,18 @@ def create_app(hub: Hub) -> Dash:
         register: Callable[[Dash, Hub], None] = page.register
         register(app, hub)
     return app
+
+
+class PageAddresses:
+    """ASGI middleware: every page is Dash's one index, whatever its address (Dash prepares itself only on "/")."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].strip("/") in ids.PAGES:
+            scope = {**scope, "path": "/", "raw_path": b"/"}
+        await self._app(scope, receive, send)
 
 
 def layout() -> dmc.MantineProvider:

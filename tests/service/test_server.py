@@ -148,7 +148,7 @@ def test_a_backend_json_that_cannot_be_written_is_named_and_nothing_listens(
 ) -> None:
     announced(owner).mkdir()
     port = free_port()
-    with pytest.raises(StorageError, match="backend.json"):
+    with pytest.raises(StorageError, match=r"backend\.json"):
         serve(owner.backend(), Settings(port=port))
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
