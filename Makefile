@@ -6,6 +6,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
+BENCHMARKS := step_time first_curve
 PIP_INSTALL := -m pip install --disable-pip-version-check
 ARGS ?=
 
@@ -38,7 +39,7 @@ proto: $(PROTO_VENV)/.installed ## make the gRPC stubs from experiment_service.p
 		--python_out=. --grpc_python_out=. --mypy_out=. graybox/proto/experiment_service.proto
 
 bench: $(VENV)/.installed-dev ## measure against plain PyTorch
-	@set -e; for benchmark in benchmarks/[a-z]*.py; do $(BIN)/python "$$benchmark" $(ARGS); done
+	@set -e; for benchmark in $(BENCHMARKS); do $(BIN)/python -m "benchmarks.$$benchmark" $(ARGS); done
 
 screenshots: $(VENV)/.installed-dev browser ## make screen-shots/ from the running product
 	$(BIN)/python scripts/screenshots.py $(ARGS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from graybox.dashboard.main import main
+from graybox.cli.dashboard import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -26,12 +26,12 @@ KEEP_AUTOMATIC = 10
 
 
 class CheckpointKeeper:
-    """Keeps and brings back the state of one session. `save` copies the state at once and writes it in the background."""
+    """Keeps and brings back the state of one session. `save` copies it at once and writes it in the background."""
 
     def __init__(self, session: Session) -> None:
         self.session = session
         self._next_ordinal = 0
-        self._loaded: tuple[str, dict[str, Any]] | None = None
+        self._checked: tuple[str, dict[str, Any]] | None = None
 
     def save(self, reason: str, name: str = "") -> Future[CheckpointRecord]:
         """Keep the present. The future is done when the checkpoint is whole on the disk; its exception is a
@@ -51,36 +51,39 @@ class CheckpointKeeper:
             "reason": reason,
             "time_ms": now_ms(),
             "journal_sequence": payload["journal_sequence"],
-            "metrics": {
-                f"{split}/{metric}": point.value for (split, metric), point in stores.metrics.latest().items()
-            },
+            "metrics": {f"{split}/{metric}": point.value for (split, metric), point in stores.metrics.latest().items()},
         }
         session.last_checkpoint_step = session.step
 
         def write() -> CheckpointRecord:
             path = stores.checkpoints.folder / f"{identity}.pt"
             write_payload(path, payload)
-            record = CheckpointRecord(
-                **facts, bytes=path.stat().st_size, sha256=sha256_of(path), file=path.name
-            )
+            record = CheckpointRecord(**facts, bytes=path.stat().st_size, sha256=sha256_of(path), file=path.name)
             stores.checkpoints.add(record)
             stores.checkpoints.apply_retention(keep_automatic=KEEP_AUTOMATIC, keep=set())
             return record
 
         return stores.flusher.submit(write)
 
-    def load(self, record: CheckpointRecord) -> dict[str, Any]:
-        """What the file of a checkpoint holds, its checksum compared. Raises StorageError naming a broken file, Refused
-        when it belongs to another structure. Loading the same one twice in a row (to check, then to restore) reads
-        it once."""
-        if self._loaded is not None and self._loaded[0] == record.id:
-            payload, self._loaded = self._loaded[1], None
-            return payload
+    def check(self, record: CheckpointRecord, *, weights_only: bool = False) -> None:
+        """Whether it can be restored: raises what `load` raises. The `load` that follows does not read it again."""
+        self._checked = (record.id, self.load(record, weights_only=weights_only))
+
+    def load(self, record: CheckpointRecord, *, weights_only: bool = False) -> dict[str, Any]:
+        """What the file of a checkpoint holds, its checksum compared. The caller owns it.
+
+        Raises StorageError naming a broken file, Refused when it belongs to another structure or, unless only the
+        weights are wanted, to another optimizer or other data.
+        """
+        checked, self._checked = self._checked, None
+        if checked is not None and checked[0] == record.id:
+            return checked[1]
         if not self.session.stores.checkpoints.verify(record):
             raise StorageError(f"checkpoint {record.id} is broken: its file does not fit its checksum")
         payload = read_payload(self.session.stores.checkpoints.folder / record.file)
         check_structure(self.session, record, payload)
-        self._loaded = (record.id, payload)
+        if not weights_only:
+            check_kinds(self.session, record, payload)
         return payload
 
 
@@ -110,6 +113,7 @@ def capture(session: Session) -> dict[str, Any]:
             "checkpoint_frequency": session.checkpoint_frequency,
         },
         "structure": session.structure(),
+        "kinds": kinds(session),
         "model": to_plain(session.network.state_dict()),
         "optimizer": to_plain(experiment.optimizer.state_dict()),
         "scheduler": None if scheduler is None else to_plain(scheduler.state_dict()),
@@ -152,11 +156,41 @@ def restore_all(session: Session, payload: Mapping[str, Any]) -> None:
     session.stream.rewind(Position(payload["stream"]["epoch"], payload["stream"]["offset"]))
     experiment.task.load_state_dict(payload["task"])
     session.abandon_evaluation()
+    session.last_train = None  # what the future did
+    session.last_evaluation = None
     session.structure_changed()
 
 
+def kinds(session: Session) -> dict[str, str]:
+    """What else must be the same for a checkpoint to fit, in words for people."""
+    experiment = session.experiment
+    found = {
+        "the optimizer": type(experiment.optimizer).__name__,
+        "the optimizer's parameters": ", ".join(
+            str(len(group["params"])) for group in experiment.optimizer.param_groups
+        ),
+        "the scheduler": "none" if experiment.scheduler is None else type(experiment.scheduler).__name__,
+        "the task": experiment.task.name,
+    }
+    for split, wrapper in experiment.datasets.items():
+        found[f"the {split} data set"] = f"{len(wrapper):,} samples, fingerprint {wrapper.fingerprint()}"
+    return found
+
+
+def check_kinds(session: Session, record: CheckpointRecord, payload: Mapping[str, Any]) -> None:
+    """Raises Refused, naming the first difference, when a checkpoint was made with another optimizer or other data."""
+    there, here = payload["kinds"], kinds(session)
+    for name in [*here, *there]:
+        if there.get(name, "missing") != here.get(name, "missing"):
+            raise Refused(
+                f"checkpoint {record.id} does not fit: {name} is {there.get(name, 'missing')} there and "
+                f"{here.get(name, 'missing')} in this experiment; start a new run, take over its weights only, or go "
+                "back to what it was made with"
+            )
+
+
 def check_structure(session: Session, record: CheckpointRecord, payload: Mapping[str, Any]) -> None:
-    """Raises Refused, naming the first difference, when a checkpoint does not fit the network or the data."""
+    """Raises Refused, naming the first difference, when a checkpoint does not fit the network."""
     there, here = dict(map(tuple, payload["structure"])), dict(map(tuple, session.structure()))
     for name in [*here, *there]:
         if there.get(name) != here.get(name):
@@ -214,8 +248,8 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, list):
         return [to_plain(item) for item in value]
     raise StorageError(
-        f"a checkpoint holds tensors and plain values; {type(value).__name__} in the optimizer's or scheduler's state "
-        "is neither"
+        f"a checkpoint holds tensors and plain values; {type(value).__name__} in the state of the model, the optimizer "
+        "or the scheduler is neither"
     )
 
 
@@ -223,7 +257,7 @@ def from_plain(value: Any) -> Any:
     """What `to_plain` made, turned back."""
     if isinstance(value, dict):
         if set(value) == {_COUNTER}:
-            return Counter({key: count for key, count in value[_COUNTER]})
+            return Counter(dict(value[_COUNTER]))
         return {key: from_plain(item) for key, item in value.items()}
     if isinstance(value, list):
         return [from_plain(item) for item in value]

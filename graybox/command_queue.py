@@ -15,7 +15,7 @@ REMEMBERED_IDS = 10_000
 """So many of the newest command ids are known, to apply a command that is sent twice only once."""
 
 
-@dataclass
+@dataclass(eq=False)
 class WaitingCommand:
     """A command with its future, which the owner fulfils."""
 
@@ -34,10 +34,12 @@ class CommandQueue:
         self._futures: OrderedDict[str, Future[Outcome]] = OrderedDict()
         self._guard = threading.Lock()
         self._pauses = 0
+        self._closed_by: Exception | None = None
         self.wake = threading.Event()
 
     def put(self, command: Command, command_id: str, actor: str, timeout: float | None) -> Future[Outcome]:
-        """Queue a command; the future of the first one with the same id, if there was one."""
+        """Queue a command; the future of the first one with the same id, if there was one. After `refuse_all` the
+        future fails at once."""
         wait = MAX_WAIT_SECONDS if timeout is None else min(max(timeout, 0.0), MAX_WAIT_SECONDS)
         entry = WaitingCommand(command, command_id, actor, time.monotonic() + wait)
         with self._guard:
@@ -45,6 +47,10 @@ class CommandQueue:
                 known = self._futures.get(command_id)
                 if known is not None:
                     return known
+            if self._closed_by is not None:
+                entry.future.set_exception(self._closed_by)
+                return entry.future
+            if command_id:
                 self.remember(command_id, entry.future)
             if isinstance(command, Pause):
                 self._pauses += 1
@@ -101,7 +107,9 @@ class CommandQueue:
                 )
 
     def refuse_all(self, error: Exception) -> None:
-        """Fail everything that waits: the owner is going away."""
+        """Fail everything that waits, and all that is put from now on: the owner is going away."""
+        with self._guard:
+            self._closed_by = error
         while (entry := self.take()) is not None:
             entry.future.set_exception(error)
 
@@ -109,5 +117,3 @@ class CommandQueue:
         # A command that was not applied may be sent again under the same id.
         with self._guard:
             self._futures.pop(entry.command_id, None)
-
-

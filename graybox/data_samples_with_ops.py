@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Subset, default_collate
+from torch.utils.data import Dataset, IterableDataset, Subset, default_collate
 
 from graybox.errors import Invalid
 from graybox.randomness import mix, purpose, seed_everything
@@ -40,11 +41,14 @@ class DataSampleTrackingWrapper(Dataset[Any]):
 
     def __init__(self, dataset: Any) -> None:
         self.dataset: Any = dataset.dataset if isinstance(dataset, DataSampleTrackingWrapper) else dataset
-        if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
+        # An iterable data set inherits a __getitem__ that only raises.
+        iterable = isinstance(dataset, IterableDataset)
+        if iterable or not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__"):
             raise Invalid(
                 f"{type(dataset).__name__} has no length or cannot be indexed; Graybox needs a map-style data set "
                 "(one with __len__ and __getitem__)"
             )
+        self._fingerprint: str | None = None
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -71,17 +75,28 @@ class DataSampleTrackingWrapper(Dataset[Any]):
         return tuple(str(n) for n in names) if isinstance(names, (list, tuple)) else ()
 
     def fingerprint(self) -> str:
-        """Changes when the data set does, as far as can be told without loading samples."""
-        digest = hashlib.sha256(f"{type(self.dataset).__qualname__}:{len(self)}".encode())
-        labels = self.labels()
-        if labels is not None:
-            digest.update(labels.tobytes())
-        return digest.hexdigest()[:16]
+        """Differs for another data set, as far as can be told without loading samples: by its type, its length, its
+        labels, the names of its files, and which samples of another one it takes. Worked out once."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(f"{type(self.dataset).__qualname__}:{len(self)}".encode())
+            labels = self.labels()
+            if labels is not None:
+                digest.update(labels.tobytes())
+            dataset = self.dataset
+            while isinstance(dataset, Subset):
+                digest.update(np.asarray(dataset.indices, dtype=np.int64).tobytes())
+                dataset = dataset.dataset
+            for sample in _listed_samples(dataset):
+                # The name alone: a folder may move.
+                digest.update(os.path.basename(str(sample[0])).encode("utf-8", "surrogateescape"))
+            self._fingerprint = digest.hexdigest()[:16]
+        return self._fingerprint
 
 
 def read_labels(dataset: Any) -> np.ndarray | None:
-    """Class labels, int64 [samples], from `targets`, `labels`, `y`, `samples` or a TensorDataset; through Subset. None
-    where they would have to be loaded sample by sample, or are not one whole number each."""
+    """Class labels, int64 [samples], from `targets`, `labels`, `y`, `samples` or a TensorDataset; through Subset and
+    through `target_transform`. None where they would have to be loaded sample by sample, or are not one whole number
+    each."""
     if isinstance(dataset, Subset):
         inner = read_labels(dataset.dataset)
         return None if inner is None else inner[np.asarray(dataset.indices, dtype=np.int64)]
@@ -91,17 +106,39 @@ def read_labels(dataset: Any) -> np.ndarray | None:
             found = getattr(dataset, name)
             break
     else:
-        samples = getattr(dataset, "samples", None)
-        if isinstance(samples, Sequence) and samples and isinstance(samples[0], (tuple, list)) and len(samples[0]) >= 2:
+        samples = _listed_samples(dataset)
+        if samples:
             found = [sample[1] for sample in samples]
         elif isinstance(getattr(dataset, "tensors", None), tuple) and len(dataset.tensors) >= 2:
             found = dataset.tensors[1]
     if found is None or callable(found):
         return None
-    values = found.detach().cpu().numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
+    try:
+        values = found.detach().cpu().numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
+    except (TypeError, ValueError):  # lists of different lengths
+        return None
     if values.shape != (len(dataset),) or values.dtype.kind not in "iu":
         return None
-    return values.astype(np.int64)
+    transform = getattr(dataset, "target_transform", None)
+    return values.astype(np.int64) if transform is None else _transformed(values, transform)
+
+
+def _listed_samples(dataset: Any) -> Sequence[Any]:
+    """The (file, label) pairs of a torchvision folder data set; nothing for any other."""
+    samples = getattr(dataset, "samples", None)
+    if isinstance(samples, Sequence) and samples and isinstance(samples[0], (tuple, list)) and len(samples[0]) >= 2:
+        return samples
+    return ()
+
+
+def _transformed(labels: np.ndarray, transform: Callable[[int], Any]) -> np.ndarray | None:
+    """The labels as the transform makes them, called once per class; None where that gives no whole numbers."""
+    classes, where = np.unique(labels, return_inverse=True)
+    try:
+        made = np.asarray([int(transform(int(label))) for label in classes], dtype=np.int64)
+    except Exception:  # the user's own code, made for training: without it the labels are unknown, no more
+        return None
+    return made[where]
 
 
 class SeededDataset(Dataset[Any]):

@@ -35,6 +35,11 @@ class Dependencies:
         for edge in edges:
             if not _is_edge(edge):
                 raise Invalid(f"a dependency is (module, module, DepType), not {edge!r}")
+            if edge[2] is DepType.INCOMING and not is_weighted(edge[1]):
+                raise Invalid(
+                    f"{type(edge[1]).__name__} cannot consume neurons: it is no layer with neuron operations; declare "
+                    "a normalisation as DepType.SAME, and build weighted layers from graybox.modules_with_ops"
+                )
             if edge[2] is not DepType.NONE:
                 self.edges.append(edge)
 
@@ -56,10 +61,38 @@ class Dependencies:
         found: list[NeuronLayer] = []
         for source, target, kind in self.edges:
             if kind is DepType.INCOMING and any(source is s for s in sources) and target not in found:
-                if not isinstance(target, NeuronLayer):
-                    raise Invalid(f"{type(target).__name__} has no incoming weights; declare it as DepType.SAME")
+                assert isinstance(target, NeuronLayer)  # checked when it was declared
                 found.append(target)
         return found
+
+    def producers(self, consumer: NeuronLayer) -> list[NeuronLayer]:
+        """Weighted layers whose neurons the layer consumes, in the order of declaration."""
+        found: list[NeuronLayer] = []
+        for source, target, kind in self.edges:
+            if kind is DepType.INCOMING and target is consumer:
+                for producer in self._carried_by(source):
+                    if producer not in found:
+                        found.append(producer)
+        return found
+
+    def _carried_by(self, module: nn.Module) -> list[NeuronLayer]:
+        """Weighted layers whose neurons a module has: itself, or those before a normalisation."""
+        if isinstance(module, NeuronLayer):
+            return [module]
+        layers = {id(end): end for edge in self.edges for end in edge[:2] if isinstance(end, NeuronLayer)}
+        return [layer for layer in layers.values() if any(f is module for f in self.followers(layer))]
+
+    def positions(self, layer: NeuronLayer, consumer: NeuronLayer) -> int | None:
+        """From how many positions each of the layer's neurons is flattened into the consumer's incoming ones: 1 where
+        they are the same in number; None where the two do not fit neuron by neuron, as behind a concatenation."""
+        incoming, neurons = consumer.incoming_neuron_count, layer.neuron_count
+        if incoming == neurons:
+            return 1
+        if not consumer.features_last or neurons == 0 or incoming % neurons:
+            return None
+        counts = [producer.neuron_count for producer in self.producers(consumer)]
+        # Several side by side, or a sum of several flattened: told apart by whether they fill the input exactly.
+        return None if len(counts) > 1 and sum(counts) == incoming else incoming // neurons
 
 
 def is_weighted(module: nn.Module) -> bool:
@@ -68,4 +101,10 @@ def is_weighted(module: nn.Module) -> bool:
 
 
 def _is_edge(edge: object) -> bool:
-    return isinstance(edge, (tuple, list)) and len(edge) == 3 and isinstance(edge[2], DepType)
+    return (
+        isinstance(edge, (tuple, list))
+        and len(edge) == 3
+        and isinstance(edge[0], nn.Module)
+        and isinstance(edge[1], nn.Module)
+        and isinstance(edge[2], DepType)
+    )

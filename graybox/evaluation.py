@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader
 
 from graybox.data_samples_with_ops import CollateWithRows, LoadFailure, SeededDataset, Token, sample_seed
 from graybox.experiment import Experiment
+from graybox.randomness import mix, purpose, seeded
 from graybox.sample_stream import SampleLoadError
-from graybox.tracking import TrackingMode
+from graybox.tracking import TrackingMode, TriggersTracker
 from graybox.training_step import BatchOutcome, evaluation_mode, read_outcome, split_batch
 
 
@@ -28,10 +29,11 @@ class EvaluationResult:
 
 
 class EvaluationPass:
-    """One pass over the samples of a split that are not discarded. Statistics go to the neurons' evaluation trackers;
-    weights, running statistics and training modes stay as they are.
+    """One pass over the samples of a split that are not discarded. Weights, running statistics, training modes and
+    random state stay as they are.
 
-    record: called with each batch's outcome.
+    A pass counts whole or not at all, so that one that was abandoned and made again leaves nothing twice: when it is
+    through, statistics go to the neurons' evaluation trackers, and `record` is called once with what all samples did.
     """
 
     def __init__(
@@ -47,11 +49,12 @@ class EvaluationPass:
         self.split = split
         self.experiment = experiment
         self._record = record
+        self._seed = mix(seed, purpose("evaluation"))
         rows = np.flatnonzero(~discarded)
         self.total = int(rows.size)
         self.done = 0
-        self._loss_sum = 0.0
-        self._correct: int | None = 0
+        self._outcomes: list[BatchOutcome] = []
+        self._counts: dict[int, tuple[TriggersTracker, torch.Tensor, int]] = {}
         tokens = [Token(int(row), sample_seed(seed, 0, int(row))) for row in rows]
         batches = [tokens[i : i + batch_size] for i in range(0, len(tokens), batch_size)]
         # In this process: a pass is short, and workers would take longer to start than it takes.
@@ -63,9 +66,15 @@ class EvaluationPass:
         self._batches: Iterator[Any] = iter(loader)
 
     def advance(self) -> bool:
-        """Do one batch. Answers False when there was none left. Raises SampleLoadError, or what the user's code raises."""
+        """Do one batch. Answers False when there was none left, and the pass is counted then. Raises SampleLoadError,
+        or what the user's code raises."""
+        with seeded(mix(self._seed, self.done)):
+            return self._advance()
+
+    def _advance(self) -> bool:
         loaded = next(self._batches, None)
         if loaded is None:
+            self._count()
             return False
         if isinstance(loaded, LoadFailure):
             raise SampleLoadError(
@@ -77,26 +86,50 @@ class EvaluationPass:
         inputs, target = split_batch(self.experiment, data, rows)
         model = self.experiment.model
         model.set_tracking_mode(TrackingMode.EVAL)
+        model.ledger.hold()
         try:
             with evaluation_mode(model):
                 result = self.experiment.task.evaluate(model(inputs), target)
                 if result.predictions is not None:
                     model.register_prediction(result.predictions, result.classes)
         finally:
+            waited = model.ledger.take()
             model.set_tracking_mode(TrackingMode.DISABLED)
         outcome = read_outcome(result, target, rows.numpy())
-        self._record(outcome)
+        for tracker, shares, samples in waited:
+            _, sum_before, samples_before = self._counts.get(id(tracker), (tracker, torch.zeros_like(shares), 0))
+            self._counts[id(tracker)] = (tracker, sum_before + shares, samples_before + samples)
+        self._outcomes.append(outcome)
         self.done += len(outcome.rows)
-        self._loss_sum += outcome.loss * len(outcome.rows)
-        if self._correct is not None:
-            self._correct = None if outcome.correct is None else self._correct + outcome.correct
         return True
+
+    def _count(self) -> None:
+        for tracker, shares, samples in self._counts.values():
+            tracker.add(shares, samples)
+        self._counts.clear()
+        if self._outcomes:
+            self._record(joined(self._outcomes))
 
     def result(self) -> EvaluationResult:
         """The means over what was done so far; NaN before the first batch."""
-        count = self.done or float("nan")
-        accuracy = None if self._correct is None else self._correct / count
-        return EvaluationResult(self.split, self.done, self._loss_sum / count, accuracy)
+        if not self._outcomes:
+            return EvaluationResult(self.split, 0, float("nan"), None)
+        whole = joined(self._outcomes)
+        return EvaluationResult(self.split, self.done, whole.loss, whole.accuracy)
+
+
+def joined(outcomes: list[BatchOutcome]) -> BatchOutcome:
+    """Several batches as one: the loss is the mean over their samples."""
+    rows = np.concatenate([o.rows for o in outcomes])
+    predictions = [o.predictions for o in outcomes if o.predictions is not None]
+    correct = [o.correct for o in outcomes if o.correct is not None]
+    return BatchOutcome(
+        rows=rows,
+        losses=np.concatenate([o.losses for o in outcomes]),
+        predictions=np.concatenate(predictions) if len(predictions) == len(outcomes) else None,
+        loss=sum(o.loss * len(o.rows) for o in outcomes) / len(rows),
+        correct=sum(correct) if len(correct) == len(outcomes) else None,
+    )
 
 
 @torch.no_grad()

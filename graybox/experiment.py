@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,8 +10,9 @@ from typing import Any
 
 import torch
 from torch import optim
-from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from graybox.checks import checked_name, in_range, whole_in_range
 from graybox.dash import Dash
 from graybox.data_samples_with_ops import DataSampleTrackingWrapper
 from graybox.errors import Invalid
@@ -19,6 +21,11 @@ from graybox.monitoring import describe_network
 from graybox.task import Criterion, Task, make_task
 
 Collate = Callable[[list[Any]], Any]
+
+MAX_BATCH_SIZE = 1_000_000
+MAX_LEARNING_RATE = 1e6
+MAX_WORKERS = 1_024
+MAX_SEED = 2**63 - 1
 
 
 class Experiment:
@@ -30,8 +37,8 @@ class Experiment:
     training_steps_to_do: optimizer steps. root_log_dir: where runs are kept. logger: for the user's own curves.
     skip_loading: start a new run instead of going on with the newest one under root_log_dir.
     criterion: function of (outputs, target); None: the task's own. task: "classification", "regression" or a Task.
-    scheduler: called with the optimizer, answers a torch.optim scheduler, stepped once per step (ReduceLROnPlateau: once per
-        pass over eval_dataset, with its loss).
+    scheduler: called with the optimizer, answers a torch.optim scheduler, stepped once per step (ReduceLROnPlateau:
+        once per pass over eval_dataset, with its loss).
     seed: of sample order, augmentation, dropout and edits; None: a new one for every run.
     workers: processes that load samples (0: this one). collate: as in torch.utils.data.DataLoader.
     full_eval_frequency: steps between two passes over eval_dataset; checkpoint_frequency: steps between two automatic
@@ -68,33 +75,31 @@ class Experiment:
         checkpoint_frequency: int = 500,
     ) -> None:
         check_model(model)
-        self.device = available_device(device)
-        self.model = model.to(self.device)
-        self.task = make_task(task, criterion)
-        self.learning_rate = in_range("learning_rate", learning_rate, 0.0, exclusive=True)
-        self.batch_size = int(in_range("batch_size", batch_size, 1))
-        self.training_steps_to_do = int(in_range("training_steps_to_do", training_steps_to_do, 0))
-        self.full_eval_frequency = int(in_range("full_eval_frequency", full_eval_frequency, 0))
-        self.checkpoint_frequency = int(in_range("checkpoint_frequency", checkpoint_frequency, 0))
-        self.workers = int(in_range("workers", workers, 0))
-        self.name = name
+        # Everything is checked before the model moves: who mends a mistake finds it where it was.
+        self.learning_rate = in_range("learning_rate", learning_rate, 0.0, MAX_LEARNING_RATE, exclusive=True)
+        self.batch_size = whole_in_range("batch_size", batch_size, 1, MAX_BATCH_SIZE)
+        self.training_steps_to_do = whole_in_range("training_steps_to_do", training_steps_to_do, 0)
+        self.full_eval_frequency = whole_in_range("full_eval_frequency", full_eval_frequency, 0)
+        self.checkpoint_frequency = whole_in_range("checkpoint_frequency", checkpoint_frequency, 0)
+        self.workers = whole_in_range("workers", workers, 0, MAX_WORKERS)
+        self.seed = None if seed is None else whole_in_range("seed", seed, 0, MAX_SEED)
+        self.name = checked_name("name", name)
+        self.logger = checked_logger(logger, root_log_dir)
+        self.datasets = wrap_datasets({"train": train_dataset, "val": eval_dataset, "test": test_dataset})
         self.root_log_dir = Path(root_log_dir)
-        self.logger = logger if logger is not None else Dash(root_log_dir)
         self.skip_loading = skip_loading
-        self.seed = seed
         self.collate = collate
         self.train_shuffle = train_shuffle
+        self.device = available_device(device)
+        if isinstance(criterion, torch.nn.Module):
+            criterion.to(self.device)  # class weights belong where the outputs are
+        self.task = make_task(task, criterion)
+        self.model = model.to(self.device)
+        if not model.training:
+            model.train()  # after a look at what it answers; single modules may stay in evaluation mode
         self.optimizer = optimizer_class(model.parameters(), lr=learning_rate, **dict(optimizer_options or {}))
+        check_optimizer(self.optimizer)
         self.scheduler = scheduler(self.optimizer) if scheduler is not None else None
-        self.datasets: dict[str, DataSampleTrackingWrapper] = {}
-        for split, dataset in (("train", train_dataset), ("val", eval_dataset), ("test", test_dataset)):
-            if dataset is not None:
-                self.datasets[split] = DataSampleTrackingWrapper(dataset)
-        for split, wrapper in self.datasets.items():
-            if len(wrapper) == 0:
-                raise Invalid(f"the {split} data set is empty; it needs at least one sample")
-        if "train" not in self.datasets:
-            raise Invalid("train_dataset is None; an experiment needs samples to train on")
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -102,9 +107,14 @@ class Experiment:
         return self.datasets["train"].class_names()
 
     def step_scheduler(self) -> None:
-        """Tell the scheduler that a step was made; one that follows a metric waits for `scheduler_saw`."""
-        if self.scheduler is not None and not isinstance(self.scheduler, ReduceLROnPlateau):
-            self.scheduler.step()
+        """Tell the scheduler that a step was made; one that follows a metric waits for `scheduler_saw`. A one-cycle
+        schedule that is through leaves the learning rate where it ended."""
+        scheduler = self.scheduler
+        if scheduler is None or isinstance(scheduler, ReduceLROnPlateau):
+            return
+        if isinstance(scheduler, OneCycleLR) and scheduler.last_epoch + 1 >= scheduler.total_steps:
+            return
+        scheduler.step()
 
     def scheduler_saw(self, evaluation_loss: float) -> None:
         """Tell a scheduler that follows the evaluation loss what it was."""
@@ -129,28 +139,55 @@ def check_model(model: object) -> None:
         )
 
 
+def check_optimizer(optimizer: object) -> None:
+    """Raises Invalid for what is no optimizer, or one that wants to run the model by itself."""
+    if not isinstance(optimizer, optim.Optimizer):
+        raise Invalid(f"optimizer_class makes a {type(optimizer).__name__}; pass a class from torch.optim")
+    closure = inspect.signature(type(optimizer).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise Invalid(
+            f"{type(optimizer).__name__} runs the model several times within one step, which Graybox does not do yet; "
+            "choose another optimizer, for example torch.optim.Adam"
+        )
+
+
+def checked_logger(logger: object, root: str | Path) -> Dash:
+    """The logger, or a new one. Raises Invalid for what is none of ours."""
+    if logger is None:
+        return Dash(root)
+    if not isinstance(logger, Dash):
+        raise Invalid(f"logger is a graybox.Dash, for example Dash({str(root)!r}), not a {type(logger).__name__}")
+    return logger
+
+
+def wrap_datasets(datasets: Mapping[str, Any]) -> dict[str, DataSampleTrackingWrapper]:
+    """The data sets by split, those that are None left out. Raises Invalid for one that cannot be used."""
+    if datasets["train"] is None:
+        raise Invalid("train_dataset is None; an experiment needs samples to train on")
+    wrapped = {split: DataSampleTrackingWrapper(data) for split, data in datasets.items() if data is not None}
+    for split, wrapper in wrapped.items():
+        if len(wrapper) == 0:
+            raise Invalid(f"the {split} data set is empty; it needs at least one sample")
+    return wrapped
+
+
 def available_device(device: torch.device | str) -> torch.device:
     """The device itself, or the CPU with a warning where this machine does not have it. Raises Invalid for a name
     that torch does not know."""
     try:
         wanted = torch.device(device)
     except (RuntimeError, TypeError) as error:
-        raise Invalid(f"unknown device {device!r}: {error}") from None
-    there = True
-    if wanted.type == "cuda":
-        there = torch.cuda.is_available() and (wanted.index or 0) < torch.cuda.device_count()
-    elif wanted.type == "mps":
-        there = torch.backends.mps.is_available()
-    if there:
+        reason = str(error).splitlines()[0]
+        raise Invalid(
+            f"unknown device {device!r}; right are 'cpu', 'cuda:0' and other names of torch ({reason})"
+        ) from None
+    if wanted.type == "meta":
+        raise Invalid("the device 'meta' holds no numbers; use 'cpu' or 'cuda:0'")
+    try:
+        torch.empty(1, device=wanted)
         return wanted
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        # Each kind of device says in its own way that it is not there.
+        pass
     warnings.warn(f"this machine has no {wanted}: training on the CPU instead", stacklevel=3)
     return torch.device("cpu")
-
-
-def in_range(name: str, value: Any, minimum: float, *, exclusive: bool = False) -> float:
-    """The value, if it is a finite number of at least `minimum` (above it when exclusive). Raises Invalid."""
-    bound = f"above {minimum:g}" if exclusive else f"of at least {minimum:g}"
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and value - value == 0
-    if not number or value < minimum or (exclusive and value == minimum):
-        raise Invalid(f"{name} is a number {bound}, not {value!r}")
-    return float(value)

@@ -1,4 +1,4 @@
-"""The hyper-parameters that can be changed while it trains: what they are, their bounds, and how a change takes effect."""
+"""The hyper-parameters that can be changed while it trains: what they are, their bounds, what a change does."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch.optim.lr_scheduler import LRScheduler
+
+from graybox.checks import LARGEST_INTEGER, checked_name, is_number, is_whole
 from graybox.errors import Invalid
+from graybox.experiment import MAX_BATCH_SIZE, MAX_LEARNING_RATE
 from graybox.session import Session
 from graybox.snapshot import HyperParameter
-
-MAX_NAME_LENGTH = 200
-LARGEST_INTEGER = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -38,12 +39,9 @@ class Setting:
     def check(self, value: Any) -> Any:
         """The value in its own type. Raises Invalid, saying what would be right."""
         if self.kind == "text":
-            if not isinstance(value, str) or not value.strip() or len(value) > MAX_NAME_LENGTH:
-                raise Invalid(f"{self.name} is a text of 1 to {MAX_NAME_LENGTH} characters, not {value!r:.100}")
-            return value.strip()
-        number = isinstance(value, (int, float)) and not isinstance(value, bool) and value - value == 0
+            return checked_name(self.name, value)
         whole = self.kind == "integer"
-        if not number or (whole and value != int(value)) or not self._within(value):
+        if not (is_whole(value) if whole else is_number(value)) or not self._within(value):
             raise Invalid(f"{self.name} is {self._wanted()}, not {value!r:.100}")
         return int(value) if whole else float(value)
 
@@ -53,17 +51,18 @@ class Setting:
 
     def _wanted(self) -> str:
         what = "a whole number" if self.kind == "integer" else "a number"
-        low = "" if self.minimum is None else f" {'above' if self.exclusive_minimum else 'of at least'} {self.minimum:g}"
+        below = "above" if self.exclusive_minimum else "of at least"
+        low = "" if self.minimum is None else f" {below} {self.minimum:g}"
         high = "" if self.maximum is None else f"{' and' if low else ' of'} at most {self.maximum:,.0f}"
         return what + low + high
 
 
 def set_learning_rate(session: Session, value: float) -> None:
-    """The first parameter group gets `value`, others keep their ratio to it; so does what a scheduler starts from."""
+    """The first parameter group gets `value`, others keep their ratio to it; a schedule goes on scaled alike, so that
+    its shape stays. Where the schedule stands at 0, its start becomes `value`."""
     groups = session.experiment.optimizer.param_groups
     current = float(groups[0]["lr"])
     ratio = value / current if current else None
-    scheduler = session.experiment.scheduler
 
     def scaled(old: Any) -> float:
         return value if ratio is None else float(old) * ratio
@@ -71,15 +70,32 @@ def set_learning_rate(session: Session, value: float) -> None:
     for group in groups:
         # The first group gets the value itself, not one that went through a division and a product.
         group["lr"] = value if group is groups[0] else scaled(group["lr"])
-        if "initial_lr" in group:
-            group["initial_lr"] = scaled(group["initial_lr"])
-    if scheduler is not None and hasattr(scheduler, "base_lrs"):
-        scheduler.base_lrs = [scaled(rate) for rate in scheduler.base_lrs]
+        for key in _SCHEDULED:
+            if key in group:
+                group[key] = scaled(group[key])
+    for scheduler in _with_parts(session.experiment.scheduler):
+        for name in ("base_lrs", "max_lrs"):
+            rates = getattr(scheduler, name, None)
+            if rates is not None:
+                setattr(scheduler, name, [scaled(rate) for rate in rates])
     session.learning_rate = value
+
+
+_SCHEDULED = ("initial_lr", "max_lr", "min_lr")
+"""What schedulers keep in the optimizer's groups: all of them the first, OneCycleLR its highest and lowest too."""
+
+
+def _with_parts(scheduler: LRScheduler | None) -> list[LRScheduler]:
+    """The scheduler and those it is made of."""
+    if scheduler is None:
+        return []
+    return [scheduler, *(inner for part in getattr(scheduler, "_schedulers", ()) for inner in _with_parts(part))]
 
 
 def _set_batch_size(session: Session, value: int) -> None:
     session.stream.batch_size = value
+    # A pass that has begun would end with other batches than the one that replay makes.
+    session.abandon_evaluation()
 
 
 def _current_learning_rate(session: Session) -> float:
@@ -96,11 +112,12 @@ SETTINGS: dict[str, Setting] = {
         Setting("experiment_name", "Name", "text", lambda s: s.name, _set("name"), description="Shown on the plots"),
         Setting(
             "learning_rate", "Learning rate", "number", _current_learning_rate, set_learning_rate,
-            minimum=0.0, exclusive_minimum=True, description="Optimizer state is kept when it changes",
+            minimum=0.0, maximum=MAX_LEARNING_RATE, exclusive_minimum=True,
+            description="Optimizer state is kept when it changes",
         ),
         Setting(
             "batch_size", "Batch size", "integer", lambda s: s.stream.batch_size, _set_batch_size,
-            minimum=1, maximum=1_000_000, description="Samples per step, from the next step on",
+            minimum=1, maximum=MAX_BATCH_SIZE, description="Samples per step, from the next step on",
         ),
         Setting(
             "training_steps_to_do", "Steps left", "integer", lambda s: s.steps_left, _set("steps_left"),
@@ -109,7 +126,8 @@ SETTINGS: dict[str, Setting] = {
         Setting(
             "full_eval_frequency", "Evaluate every", "integer",
             lambda s: s.full_eval_frequency, _set("full_eval_frequency"),
-            minimum=0, maximum=LARGEST_INTEGER, description="Steps between two passes over the evaluation split; 0: never",
+            minimum=0, maximum=LARGEST_INTEGER,
+            description="Steps between two passes over the evaluation split; 0: never",
         ),
         Setting(
             "checkpoint_frequency", "Checkpoint every", "integer",

@@ -1,4 +1,4 @@
-"""Looking into the model and the data on behalf of somebody else, leaving no trace. For the owner, between two steps."""
+"""Looking into the model and the data on behalf of somebody else, without a trace. For the owner, between two steps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_weights(network: NetworkWithOps, layer: str, tensor: str) -> np.ndarray
 
 
 def read_activations(session: Session, layer: str, split: str, sample_id: str) -> np.ndarray:
-    """What a layer answers to one sample, in evaluation mode: float32, shaped as its output without the batch dimension.
+    """What a layer answers to one sample, in evaluation mode: float32, shaped as its output without the batch axis.
 
     Raises NotFound for an unknown layer, split or sample, Refused when the sample cannot be loaded or the network does
     not call the layer.

@@ -1,4 +1,4 @@
-"""Interventions: what a command does to a session, the same when it comes from a person and when the journal replays it.
+"""Interventions: what a command does to a session, the same from a person and from a journal that is replayed.
 
 A command is first resolved: checked against the present, selections turned into indices, refused with the reason. What
 comes out is a kind and JSON arguments; performing those is a function of the session alone.
@@ -90,7 +90,8 @@ class Interventions:
                 return self._resolve_samples(command)
             case RestoreCheckpoint():
                 record, weights_only = self.session.stores.checkpoints.resolve(command.reference)
-                self.keeper.load(record)  # a broken or foreign one is refused before anything changes
+                # A broken or foreign one is refused before anything changes.
+                self.keeper.check(record, weights_only=weights_only)
                 return Intervention("checkpoint_restore", {"id": record.id, "weights_only": weights_only})
             case SetPlotNote():
                 return self._resolve_note(command)
@@ -164,7 +165,9 @@ class Interventions:
     def _hp_change(self, arguments: Mapping[str, Any], _: int) -> Performed:
         changes = dict(arguments["changes"])
         before = apply_changes(self.session, changes)
-        words = [f"{SETTINGS[name].label.lower()} {_show(before[name])} → {_show(value)}" for name, value in changes.items()]
+        words = [
+            f"{SETTINGS[name].label.lower()} {_show(before[name])} → {_show(value)}" for name, value in changes.items()
+        ]
         return Performed("Set " + ", ".join(words), undo={"changes": before})
 
     def _neuron_edit(self, arguments: Mapping[str, Any], sequence: int) -> Performed:
@@ -179,6 +182,8 @@ class Interventions:
 
     def _mark_samples(self, arguments: Mapping[str, Any], discarded: bool) -> Performed:
         samples = self.session.stores.samples
+        # A pass that has begun takes the samples of before, the one that replay makes those of after.
+        self.session.abandon_evaluation()
         changed = {
             split: samples.set_discarded(split, np.asarray(rows, dtype=np.int64), discarded)
             for split, rows in self._rows(arguments).items()
@@ -204,7 +209,7 @@ class Interventions:
     def _checkpoint_restore(self, arguments: Mapping[str, Any], _: int) -> Performed:
         session = self.session
         record = session.stores.checkpoints.get(arguments["id"])
-        payload = self.keeper.load(record)
+        payload = self.keeper.load(record, weights_only=arguments["weights_only"])
         session.running = False
         session.error = session.traceback = ""
         if arguments["weights_only"]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import shutil
+import threading
 from pathlib import Path
 
 from graybox.errors import Refused
@@ -11,6 +13,7 @@ from graybox.sample_images import SampleImages
 from graybox.session import Session, Stores
 from graybox.snapshot import TrainerState
 from graybox.store.root import Root, RootLock
+from graybox.store.runs import RunFolder
 from graybox.trainer import Trainer
 
 _log = logging.getLogger(__name__)
@@ -26,6 +29,8 @@ class Training:
         self.root = root
         self.stores = stores
         self._lock = lock
+        self._ended = False
+        self._recording = threading.Lock()
         self.trainer = Trainer(Session(experiment, stores))
         self.images = SampleImages(experiment, self.trainer)
         self.trainer.begin()
@@ -41,24 +46,32 @@ class Training:
         self.trainer.stop()
 
     def close(self) -> None:
-        """Finish what is being written and let another backend in. After `run` has ended."""
-        self._record(ended=True)
-        self.stores.close()
-        self._lock.release()
+        """Keep the present, finish what is being written, let another backend in. After `run`, or the last `tick`."""
+        try:
+            self.trainer.end()
+        finally:
+            try:
+                self._ended = True
+                self._record()
+            finally:
+                self.stores.close()
+                self._lock.release()
 
-    def _record(self, ended: bool = False) -> None:
+    def _record(self) -> None:
         """Tell run.json how things stand, for whoever reads the run from disk."""
-        now = self.trainer.latest()
-        latest = self.stores.metrics.latest()
-        self.stores.run.update(
-            name=now.experiment_name,
-            state=TrainerState.ENDED.value if ended else now.state.value,
-            step=now.step,
-            age=now.age,
-            branch=now.branch,
-            class_names=list(now.class_names),
-            metrics={f"{split}/{metric}": point.value for (split, metric), point in latest.items()},
-        )
+        # One at a time: the background must not write "running" over "ended".
+        with self._recording:
+            now = self.trainer.latest()
+            latest = self.stores.metrics.latest()
+            self.stores.run.update(
+                name=now.experiment_name,
+                state=TrainerState.ENDED.value if self._ended else now.state.value,
+                step=now.step,
+                age=now.age,
+                branch=now.branch,
+                class_names=list(now.class_names),
+                metrics={f"{split}/{metric}": point.value for (split, metric), point in latest.items()},
+            )
 
 
 def launch(experiment: Experiment, *, root_directory: str | Path, new_run: bool = False) -> Training:
@@ -72,10 +85,11 @@ def launch(experiment: Experiment, *, root_directory: str | Path, new_run: bool 
     root = Root(root_directory)
     lock = root.lock()
     stores: Stores | None = None
+    created: RunFolder | None = None
     try:
         run = None if new_run or experiment.skip_loading else root.latest_run()
         if run is None:
-            run = root.create_run(experiment.name)
+            run = created = root.create_run(experiment.name)
         stores = Stores.open(run)
         try:
             return Training(experiment, root, lock, stores)
@@ -84,5 +98,8 @@ def launch(experiment: Experiment, *, root_directory: str | Path, new_run: bool 
     except BaseException:
         if stores is not None:
             stores.close()
+        if created is not None:
+            # It never began: nobody should find it beside the runs that did.
+            shutil.rmtree(created.path, ignore_errors=True)
         lock.release()
         raise

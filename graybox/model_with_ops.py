@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from graybox.dependencies import Dependencies, DepType, Edge
-from graybox.errors import NotFound
+from graybox.errors import Invalid, NotFound
 from graybox.modules_with_ops import ModuleWithOps, NeuronLayer
 from graybox.tracking import Ledger, TrackingMode
 
@@ -38,8 +38,14 @@ class NetworkWithOps(nn.Module):
 
     def register_dependencies(self, dependencies: Iterable[Edge]) -> None:
         """Declare (module, module, DepType): INCOMING, the second consumes the first one's neurons; SAME, it has the
-        same ones. Gives every layer its number. Raises Invalid for a malformed edge."""
-        self.dependencies = Dependencies(dependencies)
+        same ones. Gives every layer its number. Raises Invalid for a malformed edge, or one to a module that is not in
+        this network; the dependencies are what they were then."""
+        declared = Dependencies(dependencies)
+        known = {id(module) for module in self.modules()}
+        for module in (end for edge in declared.edges for end in edge[:2]):
+            if id(module) not in known:
+                raise Invalid(f"a dependency names {module}, which is not part of this network; name its own modules")
+        self.dependencies = declared
         self._wire()
 
     @property
@@ -83,7 +89,7 @@ class NetworkWithOps(nn.Module):
     def neuron_parameters(self, layer: NeuronLayer) -> list[nn.Parameter]:
         """Parameters with one row for each of the layer's neurons: its own, and its normalisations' gain and shift."""
         modules = [layer, *self.dependencies.followers(layer)]
-        return [p for module in modules for p in module.parameters(recurse=False)]
+        return [p for module in modules for p in module.parameters(recurse=False) if has_rows(p, layer.neuron_count)]
 
     def get_parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())
@@ -101,12 +107,13 @@ class NetworkWithOps(nn.Module):
         readers: dict[int, list[NeuronLayer]] = {id(layer): [] for layer in layers}
         output = None
         for layer in layers:
-            consumers = self.dependencies.consumers(layer)
-            layer.triggers_counted_by = "consumer" if consumers else ""
-            if consumers:
-                # Several may consume it (a residual block's branches); they see the same tensor, one counts.
-                readers.setdefault(id(consumers[0]), []).append(layer)
-            else:
+            consumers = [c for c in self.dependencies.consumers(layer) if id(c) in readers]
+            # Several may consume it (a residual block's branches); they see the same tensor, one counts.
+            countable = bool(consumers) and self.dependencies.positions(layer, consumers[0]) is not None
+            layer.triggers_counted_by = "consumer" if countable else ""
+            if countable:
+                readers[id(consumers[0])].append(layer)
+            elif not consumers:
                 output = layer
         if output is not None:
             output.triggers_counted_by = "prediction"
@@ -119,8 +126,9 @@ class NetworkWithOps(nn.Module):
         if loose and self.dependencies.edges:
             names = {id(module): name for name, module in self.named_modules()}
             warnings.warn(
-                f"nothing is declared to consume {', '.join(names[id(layer)] for layer in loose)}: triggers are "
-                "counted on the layer's own output; declare (layer, next layer, DepType.INCOMING)",
+                f"what consumes {', '.join(names[id(layer)] for layer in loose)} is not declared, or does not fit it "
+                "neuron by neuron (a concatenation): triggers are counted on the layer's own output; declare (layer, "
+                "next layer, DepType.INCOMING)",
                 stacklevel=3,
             )
 
@@ -146,10 +154,12 @@ class NetworkWithOps(nn.Module):
 
     @tracking_mode.setter
     def tracking_mode(self, mode: TrackingMode) -> None:
-        self.ledger.mode = mode
+        self.set_tracking_mode(mode)
 
     def set_tracking_mode(self, mode: TrackingMode) -> None:
         """Which statistics the next forward passes add to."""
+        if not self._wired:
+            self._wire()  # nobody declared or asked for anything yet, so the layers do not know this ledger
         self.ledger.mode = mode
         self.ledger.prediction_registered = False
 
@@ -171,3 +181,8 @@ class NetworkWithOps(nn.Module):
     def reset_stats_by_layer_id(self, layer_id: int) -> None:
         """Raises NotFound for an unknown id."""
         self.get_layer_by_id(layer_id).reset_stats()
+
+
+def has_rows(tensor: torch.Tensor, neurons: int) -> bool:
+    """Whether a tensor has one row per neuron. One number for all of them (nn.PReLU's) belongs to none of them."""
+    return tensor.dim() > 0 and tensor.shape[0] == neurons

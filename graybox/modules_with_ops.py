@@ -50,7 +50,6 @@ class ModuleWithOps(nn.Module):
         raise NotImplementedError
 
 
-
 class NeuronLayer(ModuleWithOps):
     """A convolution or linear layer: neurons along dimension 0 of `weight`, with trackers and flags.
 
@@ -103,7 +102,12 @@ class NeuronLayer(ModuleWithOps):
     def count(self, activations: torch.Tensor, *, features_last: bool = False) -> None:
         """Add a batch of activations to the present mode's tracker."""
         if self.tracker() is not None:
-            shares = trigger_shares(activations, self.neuron_count, features_last=features_last)
+            shares = trigger_shares(
+                activations,
+                self.neuron_count,
+                features_last=features_last,
+                flat_features_last=self.features_last,
+            )
             self.count_shares(shares, activations.shape[0])
 
     def count_shares(self, shares: torch.Tensor, samples: int) -> None:
@@ -127,7 +131,7 @@ class NeuronLayer(ModuleWithOps):
         return output
 
     def register_initialization(self, function: Callable[[NeuronLayer], None]) -> None:
-        """What initialises this layer anew instead of its `reset_parameters`: called with a copy of the layer, whose
+        """What initialises this layer anew: called with a copy of the layer fresh from `reset_parameters`, whose
         parameters it sets in place."""
         self._initialization = function
 
@@ -140,10 +144,9 @@ class NeuronLayer(ModuleWithOps):
             name: None if value is None else nn.Parameter(torch.empty_like(value))
             for name, value in self._parameters.items()
         }
+        fresh.reset_parameters()  # type: ignore[operator]  # every torch.nn layer with weights has it
         if self._initialization is not None:
             self._initialization(fresh)
-        else:
-            fresh.reset_parameters()  # type: ignore[operator]  # every torch.nn layer with weights has it
         return {name: value.detach() for name, value in fresh._parameters.items() if value is not None}
 
     def check_neurons(self, neurons: Iterable[int]) -> torch.Tensor:
@@ -159,6 +162,7 @@ class NeuronLayer(ModuleWithOps):
         if not 0 <= lr < float("inf"):
             raise Invalid(f"a per-neuron learning rate is a finite factor of 0 or more, not {lr}")
         self.neuron_learning_rate[self.check_neurons(neuron_ids)] = lr
+        self.ledger.flags_version += 1
 
     def get_per_neuron_learning_rate(self, neuron_id: int) -> float:
         """The factor on this neuron's update: 0 while it is frozen."""
@@ -188,6 +192,7 @@ class NeuronLayer(ModuleWithOps):
         self.eval_dataset_tracker.load_state_dict(state["eval"])
         self.frozen = state["frozen"].clone()
         self.neuron_learning_rate = state["learning_rate"].clone()
+        self.ledger.flags_version += 1
 
 
 class Conv2dWithNeuronOps(NeuronLayer, nn.Conv2d):

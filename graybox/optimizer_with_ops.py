@@ -10,6 +10,7 @@ entries are stepped by an optimizer of their own, of the same class and options,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -26,8 +27,26 @@ ELEMENTWISE: tuple[type[optim.Optimizer], ...] = (
 """Optimizers that treat every entry of a parameter alike and on its own."""
 
 YOUNG_STEPS = 10_000
-"""After so many steps, entries that started anew are left to the main optimizer: with Adam's default betas the two
-differ by less than 3e-5 of an update then."""
+"""Where a step count counts for ever (ASGD, Adagrad with lr_decay): after so many steps, entries that started anew are
+left to the main optimizer."""
+
+
+def young_steps(optimizer: optim.Optimizer, group: Mapping[str, Any]) -> int:
+    """For how many steps entries that started anew need an optimizer of their own.
+
+    0 where zeroed state is all a fresh optimizer has; 1 where only the first step differs. With betas: until the bias
+    correction is within 5e-5 of 1, which the default betas reach after some 10,000 steps.
+    """
+    if isinstance(optimizer, (optim.RMSprop, optim.Adadelta, optim.Rprop)):
+        return 0
+    if isinstance(optimizer, optim.SGD):
+        return 1  # the first momentum is the gradient itself, without dampening
+    if isinstance(optimizer, optim.Adagrad) and not group["lr_decay"]:
+        return 0
+    largest = max((float(beta) for beta in group.get("betas", ())), default=1.0)
+    if largest >= 1.0:
+        return YOUNG_STEPS
+    return max(1, math.ceil(math.log(5e-5) / math.log(largest))) if largest > 0.0 else 1
 
 
 class Newcomers:
@@ -42,51 +61,69 @@ class Newcomers:
         self.indices = indices
         self.scalars: dict[str, Any] = {} if scalars is None else scalars
         self.steps = steps
-        self._leaf: nn.Parameter | None = None
-        self._optimizer: optim.Optimizer | None = None
+        self._index: torch.Tensor | None = None
+        self._values: torch.Tensor | None = None
+        self._moments: dict[str, torch.Tensor] = {}
+        self._own: optim.Optimizer | None = None
 
-    def prepare(self, optimizer: optim.Optimizer, group: Mapping[str, Any], parameter: nn.Parameter) -> None:
-        """Before the main step: take these entries' values, gradient and moments out."""
-        index = self.indices.to(parameter.device)
-        if parameter.grad is None:
-            self._leaf = None
-            return
-        self._leaf = nn.Parameter(parameter.detach().index_select(self.axis, index).clone())
-        self._leaf.grad = parameter.grad.detach().index_select(self.axis, index).clone()
-        make: Callable[..., optim.Optimizer] = type(optimizer)
-        self._optimizer = make([self._leaf], lr=group["lr"])
-        self._optimizer.param_groups[0].update({k: v for k, v in group.items() if k != "params"})
-        if self.steps == 0:
-            # Adagrad makes its state when it is constructed, from an option that was only now filled in.
-            if "initial_accumulator_value" in group:
-                self._optimizer.state[self._leaf]["sum"].fill_(group["initial_accumulator_value"])
-            return
-        state: dict[str, Any] = {
-            key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in self.scalars.items()
-        }
-        for key, value in optimizer.state[parameter].items():
-            if _per_entry(value, parameter):
-                state[key] = value.index_select(self.axis, index).clone()
-        self._optimizer.state[self._leaf] = state
+    def leave_out(self, indices: torch.Tensor) -> None:
+        """Entries that start anew once more belong to others from now on."""
+        self.indices = self.indices[~torch.isin(self.indices, indices)]
+        self._index = self._values = self._own = None
+
+    def prepare(self, optimizer: optim.Optimizer, parameter: nn.Parameter) -> None:
+        """Before the main step: keep these entries' values and moments."""
+        if self._index is None:
+            # Kept on the parameter's device: copying it there at every step would wait for the device.
+            self._index = self.indices.to(parameter.device)
+        self._values = parameter.detach().index_select(self.axis, self._index)
+        self._moments = {}
+        if self.steps:
+            for key, value in optimizer.state[parameter].items():
+                if _per_entry(value, parameter):
+                    self._moments[key] = value.index_select(self.axis, self._index)
 
     @torch.no_grad()
-    def finish(self, optimizer: optim.Optimizer, parameter: nn.Parameter) -> None:
-        """After the main step: step these entries and put values and moments in the place of the main step's."""
-        if self._leaf is None or self._optimizer is None:
+    def finish(self, optimizer: optim.Optimizer, group: Mapping[str, Any], parameter: nn.Parameter) -> None:
+        """After the main step: step these entries and put values and moments in the place of the main step's.
+
+        The gradient is read only now, because a closure may have made it within the step.
+        """
+        if self._values is None or self._index is None or parameter.grad is None:
             return
-        index = self.indices.to(parameter.device)
+        own = self._own = self._own or self._make(optimizer, group, self._values)
+        leaf: nn.Parameter = own.param_groups[0]["params"][0]
+        leaf.data = self._values
+        leaf.grad = parameter.grad.index_select(self.axis, self._index)
+        own.param_groups[0].update({k: v for k, v in group.items() if k != "params"})
+        own.state[leaf].update(self._moments)
         with torch.enable_grad():
-            self._optimizer.step()
-        parameter.index_copy_(self.axis, index, self._leaf.detach())
+            own.step()
+        parameter.index_copy_(self.axis, self._index, leaf.detach())
         main = optimizer.state[parameter]
         self.scalars = {}
-        for key, value in self._optimizer.state[self._leaf].items():
-            if _per_entry(value, self._leaf) and _per_entry(main.get(key), parameter):
-                main[key].index_copy_(self.axis, index, value)
+        for key, value in own.state[leaf].items():
+            if _per_entry(value, leaf) and _per_entry(main.get(key), parameter):
+                main[key].index_copy_(self.axis, self._index, value)
             else:
                 self.scalars[key] = value
         self.steps += 1
-        self._leaf = self._optimizer = None
+        leaf.grad = self._values = None
+
+    def _make(self, optimizer: optim.Optimizer, group: Mapping[str, Any], values: torch.Tensor) -> optim.Optimizer:
+        leaf = nn.Parameter(values)
+        make: Callable[..., optim.Optimizer] = type(optimizer)
+        own = make([leaf], lr=group["lr"])
+        if self.steps:
+            on_device = group.get("capturable") or group.get("fused")
+            own.state[leaf] = {
+                key: value.to(values.device) if on_device and isinstance(value, torch.Tensor) else value
+                for key, value in self.scalars.items()
+            }
+        elif "initial_accumulator_value" in group:
+            # Adagrad makes its state when it is constructed, before the group's options are filled in.
+            own.state[leaf]["sum"].fill_(group["initial_accumulator_value"])
+        return own
 
 
 class OptimizerWithOps:
@@ -96,7 +133,7 @@ class OptimizerWithOps:
         self.optimizer = optimizer
         self.network = network
         self._scaled: list[tuple[nn.Parameter, torch.Tensor, torch.Tensor]] = []
-        self._before: list[torch.Tensor | None] = []
+        self._before: list[torch.Tensor] = []
         self._newcomers: list[tuple[nn.Parameter, Newcomers]] = []
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
@@ -112,9 +149,12 @@ class OptimizerWithOps:
     # -- per-neuron learning rates -------------------------------------------------------------------
 
     def refresh(self) -> None:
-        """Read the layers' freezes and learning rates anew. Call it after every change of them."""
+        """Read the layers' freezes and learning rates anew. Call it after every change that was not made by a layer's
+        own method."""
         self._scaled = []
-        for layer in self.network.layers:
+        layers = self.network.layers
+        self._flags_version = self.network.ledger.flags_version
+        for layer in layers:
             factors = layer.update_factors()
             rows = (factors != 1.0).nonzero().flatten()
             if rows.numel():
@@ -123,28 +163,37 @@ class OptimizerWithOps:
                     self._scaled.append((parameter, rows.to(device), factors[rows].to(device)))
 
     def _before_step(self, *_: object) -> None:
-        self._before = [
-            None if p.grad is None else p.detach().index_select(0, rows).clone() for p, rows, _ in self._scaled
-        ]
+        if self._flags_version != self.network.ledger.flags_version:
+            self.refresh()
+        # Whether there is a gradient is not asked: a closure makes it within the step.
+        self._before = [p.detach().index_select(0, rows) for p, rows, _ in self._scaled]
         for parameter, newcomers in self._newcomers:
-            newcomers.prepare(self.optimizer, self._group_of(parameter), parameter)
+            newcomers.prepare(self.optimizer, parameter)
 
     @torch.no_grad()
     def _after_step(self, *_: object) -> None:
-        for parameter, newcomers in self._newcomers:
-            newcomers.finish(self.optimizer, parameter)
         if self._newcomers:
-            self._newcomers = [(p, n) for p, n in self._newcomers if n.steps < YOUNG_STEPS]
+            self._step_newcomers()
         for (parameter, rows, factors), before in zip(self._scaled, self._before, strict=True):
-            if before is not None:
-                parameter.index_copy_(0, rows, scaled_update(before, parameter.index_select(0, rows), factors))
+            parameter.index_copy_(0, rows, scaled_update(before, parameter.index_select(0, rows), factors))
         self._before = []
+
+    def _step_newcomers(self) -> None:
+        # In the order of their edits: where two overlap, the later one has the last word.
+        remaining = []
+        for parameter, newcomers in self._newcomers:
+            group = self._group_of(parameter)
+            newcomers.finish(self.optimizer, group, parameter)
+            if newcomers.steps < young_steps(self.optimizer, group):
+                remaining.append((parameter, newcomers))
+        self._newcomers = remaining
 
     # -- entries that start anew ---------------------------------------------------------------------
 
     def check_renewable(self) -> None:
         """Raises Refused, by name, for an optimizer whose entries cannot start anew one by one."""
-        if not isinstance(self.optimizer, ELEMENTWISE):
+        # The very class: what a subclass does to its entries nobody knows.
+        if type(self.optimizer) not in ELEMENTWISE:
             known = ", ".join(kind.__name__ for kind in ELEMENTWISE)
             raise Refused(
                 f"{type(self.optimizer).__name__} couples the entries of a parameter, or is not known to treat them "
@@ -166,11 +215,12 @@ class OptimizerWithOps:
         remaining = []
         for other, newcomers in self._newcomers:
             if other is parameter and newcomers.axis == axis:
-                keep = ~torch.isin(newcomers.indices, indices)
-                newcomers.indices = newcomers.indices[keep]
+                newcomers.leave_out(indices)
             if newcomers.indices.numel():
                 remaining.append((other, newcomers))
-        self._newcomers = [*remaining, (parameter, Newcomers(axis, indices.clone()))]
+        if young_steps(self.optimizer, group):
+            remaining.append((parameter, Newcomers(axis, indices.clone())))
+        self._newcomers = remaining
 
     def _group_of(self, parameter: nn.Parameter) -> dict[str, Any]:
         for group in self.optimizer.param_groups:
@@ -193,7 +243,7 @@ class OptimizerWithOps:
                 "axis": n.axis,
                 "indices": n.indices.clone(),
                 "steps": n.steps,
-                "scalars": {k: v.clone() if isinstance(v, torch.Tensor) else v for k, v in n.scalars.items()},
+                "scalars": _copied(n.scalars),
             }
             for parameter, n in self._newcomers
         ]
@@ -204,7 +254,7 @@ class OptimizerWithOps:
         self._newcomers = [
             (
                 parameters[entry["parameter"]],
-                Newcomers(entry["axis"], entry["indices"], dict(entry["scalars"]), entry["steps"]),
+                Newcomers(entry["axis"], entry["indices"].clone(), _copied(entry["scalars"]), entry["steps"]),
             )
             for entry in state
         ]
@@ -226,6 +276,10 @@ def scaled_update(before: torch.Tensor, after: torch.Tensor, factors: torch.Tens
 def _per_entry(value: object, parameter: torch.Tensor) -> bool:
     # A scalar parameter's step count has its shape too; neurons have at least one dimension.
     return isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.dim() > 0
+
+
+def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in state.items()}
 
 
 def _initial_value(key: str, group: Mapping[str, Any]) -> float:

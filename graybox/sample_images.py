@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
+from concurrent.futures import CancelledError
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from torch.utils.data import Subset, TensorDataset
 
 from graybox.commands import Commands, ReadSample
-from graybox.errors import NotFound, Refused
+from graybox.errors import GrayboxError, NotFound, Refused
 from graybox.experiment import Experiment
 from graybox.interventions import row_of
 
@@ -70,12 +71,21 @@ class SampleImages:
             dataset, index = dataset.dataset, int(dataset.indices[index])
         try:
             raw = raw_data(dataset, index)
+            if raw is not None:
+                return to_picture(raw, None)  # what is stored was not normalised yet
+        except GrayboxError:
+            raise
         except Exception as error:  # the data set's own loader: whatever it raises, this sample has no picture
             raise Refused(f"sample {row} of {split} cannot be read: {type(error).__name__}: {error}") from error
-        if raw is None:
-            asked = ReadSample(split, str(row))
-            raw = self._commands.submit(asked, actor="images", timeout=LOAD_SECONDS).result(LOAD_SECONDS + 5).value
-        return to_picture(raw, normalisation(dataset))
+        return to_picture(self._loaded_by_owner(split, row), normalisation(dataset))
+
+    def _loaded_by_owner(self, split: str, row: int) -> Any:
+        loading = self._commands.submit(ReadSample(split, str(row)), actor="images", timeout=LOAD_SECONDS)
+        try:
+            return loading.result(LOAD_SECONDS + 5).value
+        except (TimeoutError, CancelledError):
+            loading.cancel()
+            raise Refused(f"sample {row} of {split} could not be read in time: the trainer is busy") from None
 
 
 def raw_data(dataset: Any, index: int) -> Any:
@@ -93,10 +103,14 @@ def raw_data(dataset: Any, index: int) -> Any:
 
 def normalisation(dataset: Any) -> tuple[np.ndarray, np.ndarray] | None:
     """(mean, standard deviation) per channel of the data set's Normalize transform, if it has one."""
-    transform = getattr(dataset, "transform", None)
-    for step in getattr(transform, "transforms", [transform]):
+    steps: list[Any] = [getattr(dataset, "transform", None)]
+    while steps:
+        step = steps.pop(0)
         if type(step).__name__ == "Normalize" and hasattr(step, "mean") and hasattr(step, "std"):
             return np.asarray(step.mean, dtype=np.float64), np.asarray(step.std, dtype=np.float64)
+        inner = getattr(step, "transforms", None)  # a Compose, which may hold another one
+        if isinstance(inner, (list, tuple)):
+            steps += inner
     return None
 
 
@@ -106,10 +120,14 @@ def to_picture(raw: Any, normalised: tuple[np.ndarray, np.ndarray] | None) -> Im
     Raises Refused for data that is no picture.
     """
     if isinstance(raw, Image.Image):
-        return raw if raw.mode in ("L", "RGB", "RGBA") else raw.convert("RGB")
+        if raw.mode in ("L", "RGB", "RGBA"):
+            return raw
+        return raw.convert("RGBA" if raw.has_transparency_data else "RGB")
     if not isinstance(raw, (np.ndarray, torch.Tensor)):
         raise Refused(f"a sample of type {type(raw).__name__} has no picture")
-    values = raw.detach().cpu().numpy() if isinstance(raw, torch.Tensor) else raw
+    values = _as_array(raw)
+    if values.dtype.kind not in "buif":
+        raise Refused(f"a sample of {values.dtype} has no picture")
     if values.ndim == 2:
         values = values[None]
     elif values.ndim == 3 and values.shape[0] > 4 and values.shape[2] in (1, 3, 4):
@@ -118,10 +136,18 @@ def to_picture(raw: Any, normalised: tuple[np.ndarray, np.ndarray] | None) -> Im
         raise Refused(f"a sample of shape {list(values.shape)} has no picture")
     if values.dtype != np.uint8:
         values = _to_bytes(values.astype(np.float64), normalised)
-    if values.shape[0] == 3:
+    if values.shape[0] in (3, 4):  # with 4 the last one says how opaque it is
         return Image.fromarray(np.ascontiguousarray(values.transpose(1, 2, 0)))
-    # One channel is grey; of two, or more than three, the first is shown.
+    # One channel is grey; of two, or more than four, the first is shown.
     return Image.fromarray(np.ascontiguousarray(values[0]))
+
+
+def _as_array(raw: np.ndarray | torch.Tensor) -> np.ndarray:
+    if isinstance(raw, np.ndarray):
+        return raw
+    tensor = raw.detach().cpu()
+    # NumPy has no bfloat16.
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def _to_bytes(values: np.ndarray, normalised: tuple[np.ndarray, np.ndarray] | None) -> np.ndarray:

@@ -11,6 +11,7 @@ import pickle
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.context import BaseContext
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,24 @@ class TrainBatch:
     after: Position
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A batch that was planned: on which discards and batch size, and where the stream stands before and after it."""
+
+    version: int
+    batch_size: int
+    before: Position
+    after: Position
+
+
 class SampleStream:
     """Endless batches of the samples that are not discarded.
 
     discarded: answers (version, bool [samples]); the version grows whenever the mask changes.
     A batch counts only once `commit` is called: until then `next` answers the same one again.
+    An epoch never ends in a batch of one, which would fail in batch normalisation: a sample that would be left over
+    goes with the batch before, or, where a discard or another batch size leaves it behind alone, waits for the next
+    epoch.
     """
 
     def __init__(
@@ -73,17 +87,18 @@ class SampleStream:
         self._seed = seed
         self._shuffle = shuffle
         self._order: tuple[int, np.ndarray] | None = None
-        self._planned: deque[tuple[tuple[int, int], Position]] = deque()
+        self._planned: deque[_Planned] = deque()
+        # Where the plan goes on once all that was planned is used up.
+        self._planned_to: Position | None = None
         self._batches: Iterator[Any] | None = None
         if workers:
             check_picklable(dataset, collate)
-        # Never fork: the process has threads (the server, background writes), which a fork would copy half alive.
         self._loader: DataLoader[Any] = DataLoader(
             SeededDataset(dataset),
             batch_sampler=_Plan(self._plan),
             collate_fn=CollateWithRows(collate),
             num_workers=workers,
-            multiprocessing_context=multiprocessing.get_context("forkserver") if workers else None,
+            multiprocessing_context=worker_context() if workers else None,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
         )
@@ -91,16 +106,20 @@ class SampleStream:
     def next(self) -> TrainBatch:
         """The batch at the present position. Raises SampleLoadError for a sample that fails to load, Refused when
         every sample is discarded; the position stays, and the same batch is tried again."""
-        if self._batches is not None and (not self._planned or self._planned[0][0] != self._validity()):
+        if self._batches is not None and not self._plan_holds():
             self.rewind()
-        if self._batches is None:
-            self._batches = iter(self._loader)
         try:
+            if self._batches is None:
+                self._batches = iter(self._loader)
             loaded = next(self._batches)
-        except Exception:
-            self.rewind()  # a generator that raised is spent; the next call plans anew
+        except Refused:
+            self.rewind()  # nothing to serve; the workers are well
             raise
-        _, after = self._planned.popleft()
+        except Exception:
+            # A generator that raised is spent, and so are workers of which one has died: the next call plans anew.
+            self.close()
+            raise
+        after = self._planned.popleft().after
         if isinstance(loaded, LoadFailure):
             self.rewind()
             raise SampleLoadError(
@@ -120,20 +139,28 @@ class SampleStream:
         if position is not None:
             self.position = position
         self._planned.clear()
+        self._planned_to = None
         self._batches = None
 
     def close(self) -> None:
-        """End the workers."""
+        """End the workers; `next` would start new ones."""
         self.rewind()
         # Persistent workers live in the loader's own iterator; dropping the last reference ends them.
         self._loader._iterator = None
 
-    def _validity(self) -> tuple[int, int]:
-        return self._discarded()[0], self.batch_size
+    def _plan_holds(self) -> bool:
+        """Whether what was planned ahead is what comes next."""
+        if not self._planned:
+            return self._planned_to == self.position
+        first = self._planned[0]
+        return (first.version, first.batch_size, first.before) == (
+            self._discarded()[0], self.batch_size, self.position,
+        )  # fmt: skip
 
     def _plan(self) -> Iterator[list[Token]]:
         """Batches of tokens from the present position on, without end."""
-        position, empty_epochs = self.position, 0
+        before = position = self.position
+        empty_epochs = 0
         while True:
             version, discarded = self._discarded()
             order = self._epoch_order(position.epoch)
@@ -147,12 +174,16 @@ class SampleStream:
                 continue
             empty_epochs = 0
             take = min(self.batch_size, left.size)
+            if left.size == 1 and self.batch_size > 1 and np.count_nonzero(~discarded) > 1:
+                position = Position(position.epoch + 1)
+                continue
             if left.size - take == 1 and take > 1:
-                take += 1  # a batch of one would fail in batch normalisation
+                take += 1
             epoch = position.epoch
             rows = order[left[:take]]
             position = Position(epoch + 1) if take == left.size else Position(epoch, int(left[take - 1]) + 1)
-            self._planned.append(((version, self.batch_size), position))
+            self._planned.append(_Planned(version, self.batch_size, before, after=position))
+            self._planned_to = before = position
             yield [Token(int(row), sample_seed(self._seed, epoch, int(row))) for row in rows]
 
     def _epoch_order(self, epoch: int) -> np.ndarray:
@@ -178,6 +209,15 @@ def first_kept(order: np.ndarray, discarded: np.ndarray, offset: int, wanted: in
     return np.concatenate(found)[:wanted] if found else np.empty(0, dtype=np.int64)
 
 
+def worker_context() -> BaseContext:
+    """How workers start. Never by fork: the process has threads (the server, background writes), which a fork would
+    copy half alive."""
+    context = multiprocessing.get_context("forkserver")
+    # Loaded once, in the process that the workers are forked from, torch costs each of them nothing.
+    context.set_forkserver_preload(["__main__", "graybox.data_samples_with_ops"])
+    return context
+
+
 class _Plan(Sampler[list[Token]]):
     """A batch sampler that starts at the stream's present position whenever it is iterated."""
 
@@ -193,7 +233,7 @@ def check_picklable(dataset: Any, collate: Any) -> None:
     for what, value in (("data set", dataset), ("collate function", collate)):
         try:
             pickle.dumps(value)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+        except Exception as error:  # the user's own objects: whatever they raise, they cannot be sent
             raise Invalid(
                 f"the {what} cannot be sent to worker processes ({error}); define its functions at the top of a "
                 "module instead of as lambdas, or use workers=0"

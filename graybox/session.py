@@ -130,18 +130,25 @@ class Session:
     # -- training ------------------------------------------------------------------------------------
 
     def train_one_step(self) -> BatchOutcome:
-        """One optimizer step with all that is recorded of it. Raises what TrainingStep.run raises; nothing changed then."""
+        """One optimizer step with all that is recorded of it. Raises what TrainingStep.run raises, and nothing changed
+        then; or StorageError or what the scheduler raises, and the step was made."""
         outcome = self._training_step.run(self.step)
         self.step += 1
         self.steps_left -= 1
         self.last_train = outcome
+        try:
+            self._record_step(outcome)
+        finally:
+            self.experiment.step_scheduler()
+        return outcome
+
+    def _record_step(self, outcome: BatchOutcome) -> None:
         self.stores.samples.record_batch("train", outcome.rows, outcome.losses, outcome.predictions, self.age)
         values = {("train", "loss"): outcome.loss}
         if outcome.accuracy is not None:
             values["train", "accuracy"] = outcome.accuracy
         self._append_metrics(values)
         self._write_user_metrics()
-        return outcome
 
     def _append_metrics(self, values: dict[tuple[str, str], float], age: int | None = None) -> None:
         self.stores.metrics.append(
@@ -191,7 +198,7 @@ class Session:
             self.experiment.scheduler_saw(result.loss)
 
     def abandon_evaluation(self) -> None:
-        """Forget a pass that has not ended: what it measured is about to change. It starts anew when training goes on."""
+        """Forget a pass that has not ended, as what it measures is about to change. It is made anew later."""
         self.evaluation = None
 
     # -- checkpoints ---------------------------------------------------------------------------------
@@ -217,7 +224,8 @@ class Session:
 
     def structure(self) -> list[list[Any]]:
         """[name, shape] of every parameter and buffer."""
-        return [[name, list(value.shape)] for name, value in self.network.state_dict().items()]
+        # An "extra state" may be anything.
+        return [[name, list(getattr(value, "shape", ()))] for name, value in self.network.state_dict().items()]
 
     def _identity(self) -> dict[str, Any]:
         samples = self.stores.samples

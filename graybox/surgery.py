@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from graybox.errors import Refused
-from graybox.model_with_ops import NetworkWithOps
+from graybox.model_with_ops import NetworkWithOps, has_rows
 from graybox.modules_with_ops import NeuronLayer
 from graybox.neuron_ops import Freeze, NeuronEdit, Reinitialize, SetLearningRate, Unfreeze
 from graybox.optimizer_with_ops import OptimizerWithOps
@@ -113,16 +113,28 @@ class Surgeon:
         how = "own initialisation" if edit.perturbation_ratio is None else f"times 1 +- {edit.perturbation_ratio:g}"
         touches = [Touch(f"{names[id(layer)]}.{n}", 0, neurons, how) for n, _ in layer.named_parameters(recurse=False)]
         for follower in self._renewed_followers(edit, layer):
-            touches.append(Touch(f"{names[id(follower)]}", 0, neurons, "gain 1, shift 0, running statistics anew"))
+            for key, _, neutral in neutral_values(follower, layer.neuron_count):
+                touches.append(Touch(f"{names[id(follower)]}.{key}", 0, neurons, f"{neutral:g}"))
         if edit.zero_outgoing:
-            for consumer in self.network.consumers(layer):
-                axis, indices = outgoing_entries(layer, consumer, neurons)
+            consumers = self.network.consumers(layer)
+            if not consumers:
+                raise Refused(
+                    f"nothing is declared to consume the neurons of {names[id(layer)]}, so that there is no outgoing "
+                    "connection to zero; reinitialise without it"
+                )
+            for consumer in consumers:
+                axis, indices = self._outgoing_entries(layer, consumer, neurons)
                 touches.append(Touch(f"{names[id(consumer)]}.weight", axis, tuple(indices.tolist()), "zero"))
         return touches
 
     def _renewed_followers(self, edit: Reinitialize, layer: NeuronLayer) -> list[nn.Module]:
         # A perturbation keeps what the neuron is about, so its normalisation stays.
         return self.network.dependencies.followers(layer) if edit.perturbation_ratio is None else []
+
+    def _outgoing_entries(
+        self, layer: NeuronLayer, consumer: NeuronLayer, neurons: tuple[int, ...]
+    ) -> tuple[int, torch.Tensor]:
+        return outgoing_entries(layer, consumer, neurons, self.network.dependencies.positions(layer, consumer))
 
     @torch.no_grad()
     def _reinitialize(self, plan: Plan, layer: NeuronLayer, index: torch.Tensor, seed: int) -> Applied:
@@ -140,19 +152,17 @@ class Surgeon:
         ]
         names = {id(m): n for n, m in self.network.named_modules()}
         for follower in self._renewed_followers(edit, layer):
-            for key, neutral in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
-                tensor = getattr(follower, key, None)
-                if tensor is not None:
-                    value = torch.full_like(tensor.index_select(0, index.to(tensor.device)), neutral)
-                    writes.append((f"{names[id(follower)]}.{key}", tensor, 0, index, value))
+            for key, tensor, neutral in neutral_values(follower, layer.neuron_count):
+                value = torch.full_like(tensor.index_select(0, index.to(tensor.device)), neutral)
+                writes.append((f"{names[id(follower)]}.{key}", tensor, 0, index, value))
         if edit.zero_outgoing:
             for consumer in self.network.consumers(layer):
-                axis, columns = outgoing_entries(layer, consumer, plan.neurons)
+                axis, columns = self._outgoing_entries(layer, consumer, plan.neurons)
                 old = consumer.weight.index_select(axis, columns.to(consumer.weight.device))
                 name = f"{names[id(consumer)]}.weight"
                 writes.append((name, consumer.weight, axis, columns, torch.zeros_like(old)))
         arrays = {
-            f"{name}@{axis}": tensor.index_select(axis, where.to(tensor.device)).cpu().numpy()
+            f"{name}@{axis}": _as_array(tensor.index_select(axis, where.to(tensor.device)))
             for name, tensor, axis, where, _ in writes
         }
         for _, tensor, axis, where, value in writes:
@@ -165,18 +175,33 @@ class Surgeon:
 
 
 def outgoing_entries(
-    layer: NeuronLayer, consumer: NeuronLayer, neurons: tuple[int, ...]
+    layer: NeuronLayer, consumer: NeuronLayer, neurons: tuple[int, ...], positions: int | None
 ) -> tuple[int, torch.Tensor]:
-    """(axis, indices) of the consumer's weight that the layer's neurons feed, flattening from several positions
-    included. Raises Refused where they cannot be told apart."""
+    """(axis, indices) of the consumer's weight that the layer's neurons feed, each flattened from so many positions
+    (None: unknown). Raises Refused where they cannot be told apart."""
     if getattr(consumer, "groups", 1) != 1:
         raise Refused("the next layer is a grouped convolution, whose connections cannot be zeroed by neuron yet")
-    incoming = int(consumer.weight.shape[1])
-    if incoming % layer.neuron_count:
-        raise Refused(f"the next layer's {incoming} inputs are not a multiple of this layer's {layer.neuron_count} neurons")
-    positions = incoming // layer.neuron_count
+    if positions is None:
+        raise Refused(
+            f"the next layer's {consumer.incoming_neuron_count} inputs do not fit this layer's {layer.neuron_count} "
+            "neurons one by one (a concatenation, or a view), so that its connections cannot be zeroed by neuron yet"
+        )
     index = torch.as_tensor(neurons, dtype=torch.int64)
-    return 1, (index[:, None] * positions + torch.arange(positions)).flatten()
+    position = torch.arange(positions)
+    if layer.features_last:  # a linear layer's sequence is flattened position by position, an image channel by channel
+        return 1, (position * layer.neuron_count + index[:, None]).flatten()
+    return 1, (index[:, None] * positions + position).flatten()
+
+
+def neutral_values(normalisation: nn.Module, neurons: int) -> list[tuple[str, torch.Tensor, float]]:
+    """(name, tensor, value) of what a normalisation has for each neuron, and where it starts: gain 1, shift 0, running
+    statistics of mean 0 and variance 1."""
+    found = []
+    for key, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
+        tensor = getattr(normalisation, key, None)
+        if isinstance(tensor, torch.Tensor) and has_rows(tensor, neurons):
+            found.append((key, tensor, value))
+    return found
 
 
 def perturbed(layer: NeuronLayer, index: torch.Tensor, ratio: float) -> dict[str, torch.Tensor]:
@@ -188,6 +213,11 @@ def perturbed(layer: NeuronLayer, index: torch.Tensor, ratio: float) -> dict[str
         u = (torch.rand(rows.shape, dtype=torch.float64) * 2 - 1) * ratio
         fresh[name] = (rows.to(torch.float64) * (1 + u.to(rows.device))).to(rows.dtype)
     return fresh
+
+
+def _as_array(tensor: torch.Tensor) -> np.ndarray:
+    # NumPy has no bfloat16; float32 holds each of its values exactly.
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()
 
 
 def _flag_change(edit: NeuronEdit) -> str:

@@ -109,8 +109,11 @@ class Classification(_PairTask):
         return F.log_softmax(outputs, dim=1)
 
     def evaluate(self, outputs: torch.Tensor, target: torch.Tensor) -> StepResult:
+        if self.output_kind == "auto":
+            # Nobody could look before: the first samples failed to load.
+            self.prepare(outputs)
         if self.criterion is None:
-            losses = F.nll_loss(self.log_probabilities(outputs), target, reduction="none")
+            losses = F.nll_loss(self.log_probabilities(outputs), class_numbers(target, outputs), reduction="none")
             loss = losses.mean()
         else:
             loss, losses = _losses(self.criterion, self._per_sample, outputs, target)
@@ -133,7 +136,12 @@ class Regression(_PairTask):
         self._per_sample = _unreduced(self.criterion)
 
     def evaluate(self, outputs: torch.Tensor, target: torch.Tensor) -> StepResult:
-        target = target.to(outputs.dtype).view_as(outputs)
+        if target.numel() != outputs.numel():
+            raise Invalid(
+                f"this network answers {list(outputs.shape)} and its targets are {list(target.shape)}; a regression "
+                "compares number by number, so that both need the same shape"
+            )
+        target = target.to(outputs.dtype).reshape(outputs.shape)
         loss, losses = _losses(self.criterion, self._per_sample, outputs, target)
         return StepResult(loss, losses.detach().float(), None)
 
@@ -164,6 +172,16 @@ def output_kind(outputs: torch.Tensor) -> str:
     return "logits"
 
 
+def class_numbers(target: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
+    """The target as int64 [batch]. Raises Invalid, saying what is there instead, unless it is one whole number each."""
+    if target.dim() != 1 or target.is_floating_point() or target.is_complex() or len(target) != len(outputs):
+        raise Invalid(
+            f"the target of a classifier is one class number per sample, int64 [{len(outputs)}], not "
+            f"{str(target.dtype).removeprefix('torch.')} {list(target.shape)}; mend the data set, or pass criterion="
+        )
+    return target.long()
+
+
 def _unreduced(criterion: Criterion | None) -> Criterion | None:
     """The same loss per sample, where the criterion is a module with a `reduction`."""
     if isinstance(criterion, nn.Module) and hasattr(criterion, "reduction"):
@@ -179,10 +197,11 @@ def _losses(
     """(scalar loss, losses [batch]) of a user's criterion."""
     loss = criterion(outputs, target)
     batch = outputs.shape[0]
-    if loss.dim() > 0:
-        losses = loss.detach().reshape(batch, -1).mean(1)
-        return loss.mean(), losses
-    if per_sample is None:
-        return loss, torch.full((batch,), torch.nan, device=outputs.device)
-    with torch.no_grad():
-        return loss, per_sample(outputs, target).reshape(batch, -1).mean(1)
+    losses = loss.detach()
+    if loss.dim() == 0 and per_sample is not None:
+        with torch.no_grad():
+            losses = per_sample(outputs, target)
+    if losses.dim() > 0 and losses.shape[0] == batch:
+        return loss.mean(), losses.reshape(batch, -1).mean(1)
+    # It tells only the whole.
+    return loss.mean(), torch.full((batch,), torch.nan, device=outputs.device)

@@ -44,7 +44,9 @@ class Scratch:
         count = tensor.numel()
         buffer = self._buffers.get(tensor.device)
         if buffer is None or buffer.numel() < count:
-            buffer = torch.empty(count, dtype=torch.float32, device=tensor.device)
+            # Outside a user's inference mode, or the buffer could never be written to again outside of one.
+            with torch.inference_mode(False):
+                buffer = torch.empty(count, dtype=torch.float32, device=tensor.device)
             self._buffers[tensor.device] = buffer
         return buffer[:count].view(tensor.shape)
 
@@ -53,11 +55,13 @@ _SCRATCH = Scratch()
 
 
 @torch.no_grad()
-def trigger_shares(values: torch.Tensor, neurons: int, *, features_last: bool = False) -> torch.Tensor:
+def trigger_shares(
+    values: torch.Tensor, neurons: int, *, features_last: bool = False, flat_features_last: bool = False
+) -> torch.Tensor:
     """Sum over the batch of each neuron's share of positive values; float64 [neurons], on the device of `values`.
 
-    values: [batch, neurons, ...] (a convolution's side), [batch, neurons * positions] (flattened from it), or with
-        features_last [batch, ..., neurons] (a linear layer's side).
+    values: [batch, neurons, ...] (a convolution's side), or with features_last [batch, ..., neurons] (a linear layer's
+        side); or [batch, neurons * positions], flattened from the former, with flat_features_last from the latter.
     Raises Invalid when the shape does not fit the number of neurons. Never waits for the device.
     """
     if features_last and values.dim() > 2:
@@ -67,7 +71,11 @@ def trigger_shares(values: torch.Tensor, neurons: int, *, features_last: bool = 
     elif values.dim() == 2 and values.shape[1] != neurons:
         if neurons == 0 or values.shape[1] % neurons:
             raise Invalid(f"{values.shape[1]} features cannot be flattened from {neurons} neurons")
-        values = values.reshape(values.shape[0], neurons, -1)
+        batch, positions = values.shape[0], values.shape[1] // neurons
+        if flat_features_last:
+            values = values.reshape(batch, positions, neurons).transpose(1, 2)
+        else:
+            values = values.reshape(batch, neurons, positions)
     elif values.dim() < 2 or values.shape[1] != neurons:
         raise Invalid(f"a tensor of shape {tuple(values.shape)} does not have {neurons} neurons in dimension 1")
     positive = torch.gt(values, 0, out=_SCRATCH.like(values))
@@ -84,6 +92,8 @@ class Ledger:
     def __init__(self) -> None:
         self.mode = TrackingMode.DISABLED
         self.prediction_registered = False
+        # Grows with every change of a freeze or a per-neuron learning rate, so that the optimizer notices.
+        self.flags_version = 0
         self._holding = False
         self._pending: list[tuple[TriggersTracker, torch.Tensor, int]] = []
 
@@ -105,6 +115,12 @@ class Ledger:
         for tracker, shares, samples in self._pending:
             tracker.add(shares, samples)
         self.drop()
+
+    def take(self) -> list[tuple[TriggersTracker, torch.Tensor, int]]:
+        """What waited, for the caller to add later; count at once again."""
+        waited = list(self._pending)
+        self.drop()
+        return waited
 
     def drop(self) -> None:
         """Forget what waited, and count at once again."""
@@ -132,7 +148,8 @@ class TriggersTracker:
     def add(self, shares: torch.Tensor, samples: int) -> None:
         """Add sums of shares (float64 [n]) over so many samples."""
         if self.triggers.device != shares.device:
-            self.triggers = self.triggers.to(shares.device)
+            with torch.inference_mode(False):
+                self.triggers = self.triggers.to(shares.device)
         self.triggers += shares
         self.samples += samples
 

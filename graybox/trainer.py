@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -24,12 +22,14 @@ from graybox.commands import (
     SaveCheckpoint,
 )
 from graybox.errors import GrayboxError, Invalid, Refused, StorageError
+from graybox.failures import describe_error
 from graybox.hyper_parameters import describe_all
 from graybox.inspection import read_activations, read_sample, read_weights
 from graybox.interventions import Intervention, Interventions, Performed
 from graybox.neuron_statistics import copy_statistics
 from graybox.recovery import Recovery, begin_recovery
 from graybox.session import Session
+from graybox.speedometer import Speedometer
 from graybox.snapshot import NeuronStatistics, Snapshot, TrainerState
 from graybox.store.runs import now_ms
 
@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 COMMANDS_PER_TICK = 64
 """So many commands at most between two steps, so that a flood of them cannot stop training."""
 NEURON_COPY_SECONDS = 0.5
+CHANGES_NEURONS = ("neuron_edit", "checkpoint_restore")
 TRAINER = "trainer"
 """The actor of what the trainer does by itself."""
 
@@ -279,6 +280,8 @@ class Trainer:
         journal = session.stores.journal
         step, age, branch = session.step, session.age, session.branch
         performed = self._interventions.perform(intervention, journal.last_sequence + 1)
+        if intervention.kind in CHANGES_NEURONS:
+            self._neurons_at = 0.0  # whoever acted sees the effect at once
         arguments = {**intervention.arguments, **performed.decided}
         if command_id:
             arguments["command_id"] = command_id
@@ -378,30 +381,3 @@ class Trainer:
             self._neurons_at = time.monotonic()
             self._neurons_asked = False
             self._neurons_ready.notify_all()
-
-
-def describe_error(error: Exception) -> dict[str, str]:
-    """What went wrong, in one line, and the traceback: of the user's own code where it happened in a worker."""
-    message = str(error) if isinstance(error, GrayboxError) else f"{type(error).__name__}: {error}"
-    trace = getattr(error, "trace", "") or "".join(traceback.format_exception(error))
-    return {"error": message[:2_000], "traceback": trace[-20_000:]}
-
-
-class Speedometer:
-    """Samples per second over the last few seconds."""
-
-    def __init__(self, seconds: float = 3.0) -> None:
-        self._seconds = seconds
-        self._marks: deque[tuple[float, int]] = deque()
-
-    def read(self, age: int) -> float:
-        """The speed at this age; 0 until there is something to compare with."""
-        now = time.monotonic()
-        if self._marks and age < self._marks[-1][1]:
-            self._marks.clear()  # went back in time
-        if not self._marks or now - self._marks[-1][0] > 0.1:
-            self._marks.append((now, age))
-        while len(self._marks) > 2 and now - self._marks[0][0] > self._seconds:
-            self._marks.popleft()
-        start, first = self._marks[0]
-        return (age - first) / (now - start) if now > start else 0.0

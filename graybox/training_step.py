@@ -28,7 +28,7 @@ class BatchOutcome:
     """What a batch did, on the CPU.
 
     rows: int64 [batch]. losses: float32 [batch], NaN where unknown. predictions: int64 [batch] or None.
-    loss: the scalar descended on. correct: how many predictions equal the target, or None.
+    loss: the scalar descended on. correct: how many predictions equal the target, None where there is none to compare.
     """
 
     rows: np.ndarray
@@ -45,13 +45,14 @@ class BatchOutcome:
 
 class TrainingStep:
     """Makes optimizer steps of an experiment. A step that raises leaves the weights, running statistics, neuron
-    statistics and the stream's position as they were."""
+    statistics and the stream's position as they were; only where the optimizer's own step raises, the weights may
+    have been changed in part."""
 
     def __init__(self, experiment: Experiment, stream: SampleStream, seed: int) -> None:
         self.experiment = experiment
         self.stream = stream
         self._step_seed = mix(seed, purpose("step"))
-        self._buffers: list[torch.Tensor] = []
+        self._buffers: list[tuple[nn.Module, str, torch.Tensor]] = []
         self._kept: list[torch.Tensor] = []
 
     def run(self, step: int) -> BatchOutcome:
@@ -61,13 +62,13 @@ class TrainingStep:
         """
         experiment, model = self.experiment, self.experiment.model
         batch = self.stream.next()
-        seed_everything(mix(self._step_seed, step))
-        inputs, target = split_batch(experiment, batch.data, batch.rows)
         age = model.get_age()
         self._keep_buffers()
         model.set_tracking_mode(TrackingMode.TRAIN)
         model.ledger.hold()
         try:
+            seed_everything(mix(self._step_seed, step))
+            inputs, target = split_batch(experiment, batch.data, batch.rows)
             result = experiment.task.evaluate(model(inputs), target)
             if result.predictions is not None:
                 model.register_prediction(result.predictions, result.classes)
@@ -75,6 +76,7 @@ class TrainingStep:
             result.loss.backward()
             outcome = read_outcome(result, target, batch.rows.numpy())
             check_finite(outcome)
+            experiment.optimizer.step()
         except BaseException:
             model.ledger.drop()
             self._put_buffers_back()
@@ -83,25 +85,29 @@ class TrainingStep:
             raise
         finally:
             model.set_tracking_mode(TrackingMode.DISABLED)
-        experiment.optimizer.step()
-        experiment.step_scheduler()
         model.ledger.commit()
         model.set_age(age + len(outcome.rows))
         self.stream.commit(batch)
         return outcome
 
     def _keep_buffers(self) -> None:
-        buffers = list(self.experiment.model.buffers())
-        if len(buffers) != len(self._buffers) or any(a is not b for a, b in zip(buffers, self._buffers, strict=True)):
-            self._buffers = buffers
-            self._kept = [torch.empty_like(b) for b in buffers]
-        for kept, buffer in zip(self._kept, self._buffers, strict=True):
+        found = [
+            (module, name, buffer)
+            for module in self.experiment.model.modules()
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
+        if [id(buffer) for _, _, buffer in found] != [id(buffer) for _, _, buffer in self._buffers]:
+            self._kept = [torch.empty_like(buffer) for _, _, buffer in found]
+        self._buffers = found
+        for kept, (_, _, buffer) in zip(self._kept, found, strict=True):
             kept.copy_(buffer)
 
     @torch.no_grad()
     def _put_buffers_back(self) -> None:
-        for kept, buffer in zip(self._kept, self._buffers, strict=True):
+        for kept, (module, name, buffer) in zip(self._kept, self._buffers, strict=True):
             buffer.copy_(kept)
+            module._buffers[name] = buffer  # forward may have put another tensor in its place
 
 
 def split_batch(experiment: Experiment, data: Any, rows: torch.Tensor) -> tuple[Any, Any]:
@@ -120,25 +126,41 @@ def to_device(value: Any, device: torch.device) -> Any:
     if isinstance(value, dict):
         return {key: to_device(item, device) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return type(value)(to_device(item, device) for item in value)
+        items = [to_device(item, device) for item in value]
+        return (
+            type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
+        )  # a named tuple takes them apart
     return value
 
 
-def read_outcome(result: StepResult, target: torch.Tensor, rows: np.ndarray) -> BatchOutcome:
+def read_outcome(result: StepResult, target: Any, rows: np.ndarray) -> BatchOutcome:
     """Bring a batch's results to the CPU: the one wait for the device of a step."""
     loss = result.loss.detach().reshape(1).double()
     parts = [loss, result.sample_losses.double()]
     if result.predictions is not None:
-        correct = (result.predictions == target).sum().reshape(1)
-        parts += [correct.double(), result.predictions.double()]
+        parts.append(result.predictions.double())
+        wanted = wanted_classes(target, result.predictions)
+        if wanted is not None:
+            parts.append((result.predictions == wanted).sum().reshape(1).double())
     # One transfer; float64 holds every class number exactly.
     values = torch.cat(parts).cpu().numpy()
     count = len(rows)
     losses = values[1 : 1 + count].astype(np.float32)
     if result.predictions is None:
         return BatchOutcome(rows, losses, None, float(values[0]), None)
-    predictions = values[2 + count :].astype(np.int64)
-    return BatchOutcome(rows, losses, predictions, float(values[0]), int(values[1 + count]))
+    predictions = values[1 + count : 1 + 2 * count].astype(np.int64)
+    correct = None if wanted is None else int(values[-1])
+    return BatchOutcome(rows, losses, predictions, float(values[0]), correct)
+
+
+def wanted_classes(target: Any, predictions: torch.Tensor) -> torch.Tensor | None:
+    """The right class per sample, int64 [batch], from class numbers or from probabilities [batch, classes]; None where
+    the target is something else."""
+    if not isinstance(target, torch.Tensor):
+        return None
+    if target.dim() == 2 and target.is_floating_point():
+        target = target.argmax(1)
+    return target if target.shape == predictions.shape else None
 
 
 def check_finite(outcome: BatchOutcome) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
-import signal
+import shlex
 import sys
-import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from queue import SimpleQueue
-from types import FrameType
 from typing import TYPE_CHECKING
 
 from graybox.cli.arguments import DEFAULT_ROOT, port_number, report
 from graybox.cli.experiment_file import UserCodeFailed, load_experiment
 from graybox.cli.logs import configure_logging
 from graybox.cli.parent import stop_with_parent
+from graybox.cli.signals import leave_at_once, on_stop_signals, stop_on_signal
 from graybox.errors import GrayboxError
 from graybox.service.listening import check_address
 from graybox.service.settings import Settings, settings_from_environment
@@ -24,8 +21,6 @@ from graybox.store.root import Root
 
 if TYPE_CHECKING:
     from graybox.experiment import Experiment
-
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,8 +50,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Blocks until it is told to stop. Answers the exit code: 0 after a clean stop, 2 when it could not start."""
     arguments = parser().parse_args(argv)
-    for number in STOP_SIGNALS:
-        signal.signal(number, _leave_at_once)
+    on_stop_signals(leave_at_once)
     stop_with_parent()
     try:
         configure_logging()
@@ -81,59 +75,24 @@ def run(arguments: argparse.Namespace) -> int:
     return train_and_serve(experiment, root, settings, new_run=arguments.new_run)
 
 
-def _leave_at_once(number: int, _frame: FrameType | None) -> None:
-    """Before training starts there is nothing to save, and an exception inside somebody's import helps nobody."""
-    os._exit(128 + number)
-
-
 def train_and_serve(experiment: Experiment, root: Path, settings: Settings, *, new_run: bool) -> int:
     """Trains and serves until a stop signal. Answers the exit code."""
     from graybox.launch import launch
-    from graybox.service.backend import Backend
+    from graybox.service.backend import live_backend
     from graybox.service.server import serve
 
     training = launch(experiment, root_directory=root, new_run=new_run)
     try:
-        stores = training.stores
-        backend = Backend(
-            run=stores.run,
-            root=training.root,
-            commands=training.trainer,
-            snapshots=training.trainer,
-            images=training.images,
-            metrics=stores.metrics,
-            samples=stores.samples,
-            journal=stores.journal,
-            checkpoints=stores.checkpoints,
-        )
-        server = serve(backend, settings)
+        stop_on_signal(training.stop)
+        server = serve(live_backend(training), settings)
         try:
-            _stop_on_signal(training.stop)
-            print(f"Graybox backend: run {stores.run.run_id} in {root}, listening on {server.address}")
-            print(f"To see it: python weights_lab.py --root_directory {root}", flush=True)
+            print(f"Graybox backend: run {training.stores.run.run_id} in {root}, listening on {server.address}")
+            in_source = Path(sys.argv[0]).name == "graybox_backend.py"
+            dashboard = "python weights_lab.py" if in_source else "graybox dashboard"
+            print(f"To see it: {dashboard} --root_directory {shlex.quote(str(root))}", flush=True)
             training.run()
         finally:
             server.stop()
     finally:
         training.close()
     return 0
-
-
-def _stop_on_signal(stop: Callable[[], None]) -> None:
-    """Lets the first stop signal end training in good order, and the second one the process at once."""
-    # The handler runs between any two lines of the training thread, so that it may do no more than this: locks that
-    # stop() takes could be held right there. SimpleQueue.put is made to be called from a handler.
-    asked: SimpleQueue[int] = SimpleQueue()
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        for each in STOP_SIGNALS:
-            signal.signal(each, _leave_at_once)
-        asked.put(number)
-
-    def wait_and_stop() -> None:
-        asked.get()
-        stop()
-
-    threading.Thread(target=wait_and_stop, name="stop on signal", daemon=True).start()
-    for number in STOP_SIGNALS:
-        signal.signal(number, handle)

@@ -15,15 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
-from graybox.cli.arguments import (
-    DASHBOARD_PORT,
-    DEFAULT_ROOT,
-    LOOPBACK,
-    free_port,
-    port_number,
-    report,
-)
+from graybox.cli.arguments import DASHBOARD_PORT, DEFAULT_ROOT, LOOPBACK, free_port, port_number, report
 from graybox.cli.children import STOPPED_AS_ASKED, Child
+from graybox.cli.signals import on_stop_signals
 from graybox.errors import GrayboxError
 from graybox.service.listening import check_address
 from graybox.service.settings import settings_from_environment
@@ -75,8 +69,7 @@ class Demo:
 
     def run(self) -> int:
         """Starts both, says where they are, and waits. Answers the exit code: 0 after a clean stop."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, lambda received, _: self._signals.put(received))
+        on_stop_signals(lambda number, _: self._signals.put(number))
         backend, dashboard = self._start()
         try:
             return self._watch(backend, dashboard)

@@ -25,7 +25,7 @@ _LABELS = {
     "full_eval_frequency": ("Evaluate every", "numeric"),
     "checkpoint_frequency": ("Checkpoint every", "numeric"),
 }
-_UNITS = {"training_steps_to_do": "steps", "full_eval_frequency": "steps", "checkpoint_frequency": "steps"}
+_UNITS = {"full_eval_frequency": "steps", "checkpoint_frequency": "steps"}
 
 
 def layout() -> html.Div:

@@ -11,7 +11,7 @@ from graybox.dashboard.view import count, number
 from graybox.proto import experiment_service_pb2 as pb
 
 COLUMNS = {
-    "id": "sample_id",
+    "sample_id": "sample_id",
     "origin": "origin",
     "label": "label",
     "prediction": "prediction",
@@ -78,7 +78,7 @@ def row_of(record: pb.DataRecord, run_id: str) -> dict[str, Any]:
     known = {"label", "prediction", "loss", "encounters", "last_age", "discarded"}
     return {
         "key": f"{record.origin}/{record.sample_id}",
-        "id": record.sample_id,
+        "sample_id": record.sample_id,
         "origin": record.origin,
         "label": _class(record.label, record.label_name),
         "prediction": _class(record.prediction, record.prediction_name),

@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="weights_lab.py", description="Watch and steer a training run in the browser."
     )
     parser.add_argument(
-        "--root_directory", required=True, metavar="DIR", help="the folder with the runs, the one the backend was given"
+        "--root_directory", "--root-directory", required=True, metavar="DIR", help="the folder with the runs, the one the backend was given"
     )
     parser.add_argument(
         "--backend", default="", metavar="HOST:PORT",

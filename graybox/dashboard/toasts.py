@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import itertools
 from typing import Any
 
 import dash_mantine_components as dmc
@@ -12,28 +12,29 @@ from graybox.dashboard.client import CallFailed
 from graybox.dashboard.icons import icon
 
 Toasts = list[dict[str, Any]]
+_COUNTER = itertools.count()
 
 
 def container() -> dmc.NotificationContainer:
-    """The place of the toasts: over the status bar at the bottom left, which pages leave free."""
+    """The place of the toast: over the status bar at the bottom left, which pages leave free. One at a time."""
     return dmc.NotificationContainer(
-        id=ids.TOASTS, position="bottom-left", limit=3, autoClose=5000, zIndex=400, containerWidth="26rem"
+        id=ids.TOASTS, position="bottom-left", limit=1, zIndex=600, transitionDuration=120
     )
 
 
-def done(message: str, title: str = "") -> Toasts:
+def done(message: str) -> Toasts:
     """Something was done."""
-    return [_toast(message or "Done.", title, "teal", "circle-check", 4500)]
+    return _toast(message or "Done.", "teal", "circle-check", 4500)
 
 
-def refused(message: str, title: str = "") -> Toasts:
+def refused(message: str) -> Toasts:
     """Something was not done, and why."""
-    return [_toast(message or "The backend gave no reason.", title or "Not done", "red", "alert-triangle", 9000)]
+    return _toast(f"Not done: {message or 'the backend gave no reason.'}", "red", "alert-triangle", 9000)
 
 
-def answer(response: Any, title: str = "") -> Toasts:
+def answer(response: Any) -> Toasts:
     """The toast for an answer that has `success` and `message`."""
-    return done(response.message, title) if response.success else refused(response.message)
+    return done(response.message) if response.success else refused(response.message)
 
 
 def failed(failure: CallFailed) -> Toasts:
@@ -41,16 +42,15 @@ def failed(failure: CallFailed) -> Toasts:
     return refused(str(failure))
 
 
-def _toast(message: str, title: str, colour: str, symbol: str, milliseconds: int) -> dict[str, Any]:
+def _toast(message: str, colour: str, symbol: str, milliseconds: int) -> Toasts:
+    """One toast under a fixed id: it takes the place of the one shown, if any, so that they never pile up over data."""
     toast: dict[str, Any] = {
-        "id": uuid.uuid4().hex,
-        "action": "show",
+        "id": "toast",
         "message": message,
         "color": colour,
-        "icon": icon(symbol, 18),
-        "autoClose": milliseconds,
+        "icon": icon(symbol, 16),
+        # The clock starts anew only when the time differs from the one before.
+        "autoClose": milliseconds + next(_COUNTER) % 100,
         "withBorder": True,
     }
-    if title:
-        toast["title"] = title
-    return toast
+    return [{**toast, "action": "update"}, {**toast, "action": "show"}]

@@ -71,7 +71,9 @@ def number(value: float, digits: int = 4) -> str:
         return "NaN"
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
-    if value != 0 and abs(value) < 10.0**-digits:
+    if value == 0:
+        return "0"
+    if abs(value) < 10.0**-digits:
         return f"{value:.2e}"
     return f"{value:.{digits}g}"
 

@@ -1,8 +1,8 @@
 """The default experiment: a small convolutional network learns scikit-learn's handwritten digits.
 
-1,797 real scans of 8 x 8 pixels, from the Optical Recognition of Handwritten Digits data set (E. Alpaydin and C. Kaynak,
-UCI Machine Learning Repository, 1998), which scikit-learn ships. They are written once as an ImageFolder, as one's own
-images would be.
+1,797 real scans of 8 x 8 pixels, from the Optical Recognition of Handwritten Digits data set (E. Alpaydin and
+C. Kaynak, UCI Machine Learning Repository, 1998), which scikit-learn ships. They are written once as an ImageFolder, as
+one's own images would be.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ def get_exp(root_directory: str | Path = DEFAULT_ROOT) -> Experiment:
     normalise = [transforms.ToTensor(), transforms.Normalize([0.306] * 3, [0.374] * 3)]
     training = transforms.Compose([transforms.RandomCrop(8, padding=1), *normalise])
     plain = transforms.Compose(normalise)
+    # So small a network is no faster with more, and whoever watches needs a core for the browser.
+    torch.set_num_threads(1)
     torch.manual_seed(1)  # the same initial weights for everybody
     model = SimpleConvNet()
     model.define_deps()

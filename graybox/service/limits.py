@@ -51,18 +51,24 @@ class Gate:
     """Lets at most `places` in at once and sends the others away, so that nobody queues without an end."""
 
     def __init__(self, places: int, message: str) -> None:
-        self._places = threading.BoundedSemaphore(places)
+        self._places = places
         self._message = message
+        self._lock = threading.Lock()
+        self.taken = 0
+        """How many are in just now."""
 
     @contextmanager
     def place(self) -> Iterator[None]:
         """Holds a place. Raises TooMany when all are taken."""
-        if not self._places.acquire(blocking=False):
-            raise TooMany(self._message)
+        with self._lock:
+            if self.taken >= self._places:
+                raise TooMany(self._message)
+            self.taken += 1
         try:
             yield
         finally:
-            self._places.release()
+            with self._lock:
+                self.taken -= 1
 
 
 def check_text(name: str, value: str, longest: int, *, empty: bool = True) -> str:

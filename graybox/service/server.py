@@ -42,7 +42,7 @@ class RunningServer:
         tokens: Tokens,
     ) -> None:
         self._server = server
-        self._desk = desk
+        self.desk = desk
         self._workers = workers
         self._announcement: Announcement | None = None
         self._stopping = threading.Lock()
@@ -70,7 +70,7 @@ class RunningServer:
             # Ending a call wakes the thread that waits on its behalf, so that none is left behind.
             self._server.stop(grace).wait()
             self._workers.shutdown(wait=True)
-            self._desk.close()
+            self.desk.close()
 
 
 def serve(backend: Backend, settings: Settings) -> RunningServer:

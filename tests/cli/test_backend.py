@@ -89,7 +89,7 @@ def test_a_signal_ends_training_with_a_checkpoint(
     process.send_signal(number)
     printed, complained = process.communicate(timeout=30)
     assert process.returncode == 0, complained
-    assert f"listening on 127.0.0.1:{port}" in printed
+    assert f"listening on 127.0.0.1:{port}\nTo see it: graybox dashboard --root_directory {root}\n" in printed
     assert "Traceback" not in complained
     assert not (root / "backend.json").exists()
     assert list((run / "checkpoints").glob("*.pt"))

@@ -29,8 +29,9 @@ def test_a_gate_lets_in_so_many_and_again_when_they_left() -> None:
         pass
     with pytest.raises(ZeroDivisionError), gate.place():
         raise ZeroDivisionError
+    assert gate.taken == 0
     with gate.place():
-        pass
+        assert gate.taken == 1
 
 
 @pytest.mark.parametrize("value", [-1, 11])

@@ -92,24 +92,17 @@ def rpc_threads() -> int:
     return sum(thread.name.startswith("graybox-rpc") for thread in threading.enumerate())
 
 
-def test_clients_that_hang_up_give_their_places_back(client: WireClient, owner: ToyOwner) -> None:
+def test_clients_that_hang_up_give_their_places_back(
+    owner: ToyOwner, server: RunningServer, client: WireClient
+) -> None:
+    gate = server.desk.owner_gate
     with owner.busy():
         for _ in range(3):
-            known = len(owner.timeouts)
             calls = [client.send("ExperimentCommand", save(), timeout=None) for _ in range(limits.WAITING_AT_OWNER)]
-            wait_until(lambda known=known: len(owner.timeouts) == known + limits.WAITING_AT_OWNER)
+            wait_until(lambda: gate.taken == limits.WAITING_AT_OWNER)
             for call in calls:
                 call.cancel()
-
-            def has_place() -> bool:
-                return client.status_of("GetWeights", pb.GetWeightsRequest(layer_id="0"), 0.2)[0] is not (
-                    grpc.StatusCode.RESOURCE_EXHAUSTED
-                )
-
-            wait_until(has_place)
-            # What the probes themselves left behind goes too.
-            time.sleep(0.3)
-            owner.timeouts.clear()
+            wait_until(lambda: gate.taken == 0)
         assert rpc_threads() <= limits.WORKERS
         assert client.GetDataSplits().success
 

@@ -86,7 +86,12 @@ def test_failures_are_kept_and_the_thread_lives_on(caplog: pytest.LogCaptureFixt
     with pytest.raises(ZeroDivisionError):
         future.result(30)
     again = threading.Event()
-    flusher.every(0.001, lambda: (again.set(), fail()))
+
+    def fail_again() -> None:
+        again.set()
+        fail()
+
+    flusher.every(0.001, fail_again)
     assert again.wait(30)
     assert flusher.submit(lambda: 5).result(30) == 5
     assert any("fail failed: a defect" in error for error in flusher.errors)

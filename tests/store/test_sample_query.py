@@ -90,7 +90,7 @@ def test_selecting_equals_a_plain_loop(data: st.DataObject, wanted: SampleFilter
         expected = sorted(known, key=lambda place: ranks.index(key(splits, place, sort_by))) + unknown
     found = select(splits, wanted, sort_by, down)
     assert list(zip(found.split.tolist(), found.row.tolist(), strict=True)) == expected
-    assert (found.split.dtype, found.row.dtype) == (np.int16, np.int64)
+    assert found.split.dtype == np.int16 and found.row.dtype == np.int64
     assert found.splits == ("val", "train", "test")
     assert len(found) == len(expected)
 

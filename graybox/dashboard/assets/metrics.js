@@ -76,7 +76,7 @@
         setText(change, item.change);
         change.className = "gb-change gb-change-" + item.mood;
         change.hidden = !item.change;
-        card.querySelector("path").setAttribute("d", item.spark.length > 1 ? sparkline(item.spark) : "");
+        card.querySelector("path").setAttribute("d", item.spark.length > 3 ? sparkline(item.spark) : "");
     }
 
     function renderCards(cards) {

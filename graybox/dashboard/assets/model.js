@@ -199,7 +199,7 @@
     cells.RateBar = function (props) {
         const value = Number(props.value || 0);
         return h("span", { className: "gb-bar-cell" },
-            h("span", { className: "gb-bar gb-bar-rate", style: { width: (100 * value).toFixed(1) + "%" } }),
+            h("span", { className: "gb-bar gb-bar-rate", style: { width: "calc((100% - 52px) * " + value.toFixed(4) + ")" } }),
             h("span", { className: "gb-bar-text" }, percent(value)));
     };
 

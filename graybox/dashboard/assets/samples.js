@@ -140,9 +140,9 @@
         const value = props.value;
         if (!props.data) return h("span", { className: "gb-skeleton" });
         if (value === null || value === undefined) return h("span", { className: "gb-muted" }, props.data.loss_text || "–");
-        const share = 100 * (1 - Math.exp(-Math.max(value, 0)));
+        const share = 1 - Math.exp(-Math.max(value, 0));
         return h("span", { className: "gb-bar-cell" },
-            h("span", { className: "gb-bar gb-bar-loss", style: { width: share.toFixed(1) + "%" } }),
+            h("span", { className: "gb-bar gb-bar-loss", style: { width: "calc((100% - 56px) * " + share.toFixed(3) + ")" } }),
             h("span", { className: "gb-bar-text" }, props.data.loss_text));
     };
 

@@ -85,11 +85,20 @@ def table(checkpoints: list[pb.CheckpointInfo], colours: dict[int, str], live: b
         return _empty("No checkpoints yet. They are made on demand and every so many steps.")
     newest = sorted(checkpoints, key=lambda point: (point.time_ms, point.step), reverse=True)
     shown = [name for name in _FIRST if any(name in point.metrics for point in newest)][:3]
-    titles = ["Checkpoint", "Step", "Age", "Branch", *(_metric_title(name) for name in shown), "Saved", ""]
-    numeric = {"Step", "Age", *(_metric_title(name) for name in shown)}
-    head = html.Thead(html.Tr([html.Th(title, className="gb-right" if title in numeric else "") for title in titles]))
+    headings = [
+        html.Th("Checkpoint"),
+        html.Th("Step", className="gb-right gb-wide"),
+        html.Th("Age", className="gb-right gb-wide"),
+        html.Th("Branch"),
+        *(
+            html.Th(_metric_title(name), className=f"gb-right{' gb-wide' if index else ''}")
+            for index, name in enumerate(shown)
+        ),
+        html.Th("Saved", className="gb-wide"),
+        html.Th(""),
+    ]
     return html.Table(
-        [head, html.Tbody([_row(point, shown, colours, live) for point in newest])], className="gb-table"
+        [html.Thead(html.Tr(headings)), html.Tbody([_row(point, shown, colours, live) for point in newest])], className="gb-table"
     )
 
 
@@ -108,11 +117,14 @@ def _row(point: pb.CheckpointInfo, shown: list[str], colours: dict[int, str], li
                     html.Div(f"{point.reason or 'asked'} · {size(point.bytes)}", className="gb-muted gb-small"),
                 ]
             ),
-            html.Td(count(point.step), className="gb-right gb-number"),
-            html.Td(count(point.age), className="gb-right gb-number"),
+            html.Td(count(point.step), className="gb-right gb-number gb-wide"),
+            html.Td(count(point.age), className="gb-right gb-number gb-wide"),
             html.Td([_dot(colours.get(point.branch, "#888")), str(point.branch)]),
-            *(html.Td(value, className="gb-right gb-number") for value in values),
-            html.Td(clock(point.time_ms), className="gb-nowrap"),
+            *(
+                html.Td(value, className=f"gb-right gb-number gb-nowrap{' gb-wide' if index else ''}")
+                for index, value in enumerate(values)
+            ),
+            html.Td(clock(point.time_ms), className="gb-nowrap gb-wide"),
             html.Td(
                 html.Div(
                     [

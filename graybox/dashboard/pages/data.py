@@ -115,7 +115,7 @@ def _grid() -> dag.AgGrid:
         rowModelType="infinite",
         columnDefs=[
             {"headerName": "", "field": "thumbnail", **picture, "cellClass": "gb-picture-cell"},
-            {"headerName": "Id", "field": "id", "minWidth": 76, "flex": 1},
+            {"headerName": "Id", "field": "sample_id", "minWidth": 76, "flex": 1},
             {"headerName": "Split", "field": "origin", "minWidth": 76, "flex": 1},
             {"headerName": "Label", "field": "label", "minWidth": 84, "flex": 1.2},
             {
@@ -136,7 +136,8 @@ def _grid() -> dag.AgGrid:
         defaultColDef={"sortable": True, "resizable": False, "suppressHeaderMenuButton": True, "suppressMovable": True},
         dashGridOptions={
             "theme": theme.GRID, "rowHeight": 46, "headerHeight": 40, "cacheBlockSize": 100, "maxBlocksInCache": 50,
-            "maxConcurrentDatasourceRequests": 1, "infiniteInitialRowCount": 20, "animateRows": False,
+            # One of the two slots is lost to the component's own first request, which nobody answers.
+            "maxConcurrentDatasourceRequests": 2, "infiniteInitialRowCount": 20, "animateRows": False,
             "rowSelection": {"mode": "multiRow", "enableClickSelection": True, "headerCheckbox": False},
             "selectionColumnDef": {"width": 44, "minWidth": 44, "maxWidth": 44, "pinned": None},
             "suppressNoRowsOverlay": False, "blockLoadDebounceMillis": 60, "cacheOverflowSize": 2,
@@ -162,7 +163,7 @@ def _nothing_chosen() -> html.Div:
 def detail(row: dict[str, Any]) -> list[Any]:
     """One sample large, with everything known of it."""
     image = (
-        html.Img(src=row["image"], className="gb-detail-image", alt=f"sample {row['id']}")
+        html.Img(src=row["image"], className="gb-detail-image", alt=f"sample {row['sample_id']}")
         if row.get("image")
         else html.Div(icon("photo-off", 40), className="gb-detail-image gb-no-image")
     )
@@ -179,7 +180,7 @@ def detail(row: dict[str, Any]) -> list[Any]:
         image,
         html.Div(
             [
-                html.Span(f"{row['origin']} / {row['id']}", className="gb-detail-title"),
+                html.Span(f"{row['origin']} / {row['sample_id']}", className="gb-detail-title"),
                 html.Span(word, className=f"gb-chip gb-chip-{word.replace(' ', '-')}"),
             ],
             className="gb-detail-head",
@@ -225,7 +226,7 @@ def register(app: Dash, hub: Hub) -> None:
         prevent_initial_call=True,
     )
     async def discard_or_restore(_: int, __: int, rows: list[dict[str, Any]] | None, changed: int) -> tuple[Any, Any]:
-        chosen = [(row["origin"], row["id"]) for row in rows or []]
+        chosen = [(row["origin"], row["sample_id"]) for row in rows or []]
         if not chosen:
             return toasts.refused("Select at least one sample first."), no_update
         try:

@@ -119,7 +119,7 @@ def _reinitialise() -> html.Div:
                                     size="xs", value="", attributes={"input": {"inputMode": "decimal"}},
                                 ),
                                 dmc.Checkbox(
-                                    id="zero-outgoing", label="Zero the outgoing connections", size="xs", checked=False,
+                                    id="zero-outgoing", label="Zero the outgoing connections", size="xs", checked=False, radius="sm",
                                     description="The network then changes only by what the old neurons contributed.",
                                 ),
                             ],
@@ -155,7 +155,7 @@ def _grid() -> dag.AgGrid:
     return dag.AgGrid(
         id="neuron-grid",
         columnDefs=[
-            column("id", "Neuron", 88, sort="asc"),
+            column("id", "Neuron", 108, sort="asc"),
             column("train", "Rate in training", 132, cellRenderer="RateBar", **right),
             column("eval", "Rate in evaluation", 144, cellRenderer="RateBar", **right),
             column("age", "Samples", 98, **right, valueFormatter={"function": "params.value.toLocaleString('en')"}),

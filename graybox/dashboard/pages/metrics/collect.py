@@ -114,9 +114,10 @@ def run_rows(hub: Hub, collected: Collected) -> list[dict[str, Any]]:
         branches = branches_of(run)
         for branch in reversed(branches):
             best = next((k for k in ("val/accuracy", "test/accuracy", "train/accuracy") if k in run.metrics), "")
-            facts = [clock(run.created_ms), f"step {count(run.step)}"] if branch == branches[-1] else ["left behind"]
+            facts = [f"step {count(run.step)}"] if branch == branches[-1] else ["left behind"]
             if best and branch == branches[-1]:
                 facts.append(metric(best, run.metrics[best]))
+            facts.append(clock(run.created_ms))
             rows.append(
                 {
                     "key": f"{run.run_id}/{branch}", "id": f"run-toggle-{run.run_id}-{branch}",

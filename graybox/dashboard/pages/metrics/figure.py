@@ -10,6 +10,14 @@ from typing import Any
 from dash import Patch
 
 from graybox.dashboard.series import Series, robust_range, smooth, thin
+from graybox.dashboard.theme import FONT
+
+FEW_POINTS = 60
+"""A curve with fewer points (evaluations) is shown as it is: smoothing would only make it lag."""
+
+
+_MARK_STYLES = (("diamond", 0.02), ("triangle-up", 0.06))
+"""(symbol, height as a share of the plot) of checkpoints and of interventions."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,9 @@ class View:
 
 def structure(lines: Sequence[Line], view: View) -> str:
     """What must stay the same for a change to be sent as data only."""
-    traces = ";".join(f"{line.run_id}/{line.branch}/{line.split}/{line.colour}" for line in lines)
+    traces = ";".join(
+        f"{line.run_id}/{line.branch}/{line.split}/{line.colour}/{_has_points(line)}" for line in lines
+    )
     return f"{traces}|{'log' if view.log else 'linear'}"
 
 
@@ -63,7 +73,7 @@ def full_figure(lines: Sequence[Line], marks: Sequence[Marks], view: View, perce
         raw, bold = _curve(line, view)
         curves.append(bold["y"])
         data += [_ghost_trace(line, raw), _line_trace(line, bold)]
-    data += [_marks_trace(mark, symbol) for mark, symbol in zip(marks, ("diamond", "triangle-up"), strict=True)]
+    data += [_marks_trace(mark, *style) for mark, style in zip(marks, _MARK_STYLES, strict=True)]
     return {"data": data, "layout": _layout(view, percent, _clip(curves, view))}
 
 
@@ -82,7 +92,7 @@ def patch_figure(
                 patch["data"][2 * index + offset]["y"] = curve["y"]
     for index, mark in enumerate(marks):
         if held[len(lines) + index] != current[len(lines) + index]:
-            trace = _marks_trace(mark, "")
+            trace = _marks_trace(mark, *_MARK_STYLES[index])
             target = patch["data"][2 * len(lines) + index]
             target["x"], target["y"], target["text"] = trace["x"], trace["y"], trace["text"]
             target["marker"]["color"] = trace["marker"]["color"]
@@ -93,10 +103,10 @@ def patch_figure(
 def _curve(line: Line, view: View) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
     """(the faint raw curve, the bold curve); without smoothing the bold one is the raw one and the faint one empty.
 
-    A handful of points (evaluations) is shown as it is.
+    A curve of FEW_POINTS or fewer is shown as it is.
     """
     series = thin(line.series)
-    if view.smoothing <= 0 or len(series.ages) < 12:
+    if view.smoothing <= 0 or len(series.ages) < FEW_POINTS:
         return {"x": [], "y": []}, {"x": series.ages, "y": _plain(series.values)}
     bold = smooth(series.values, view.smoothing)
     return {"x": series.ages, "y": _plain(series.values)}, {"x": series.ages, "y": _plain(bold)}
@@ -114,6 +124,11 @@ def _clip(curves: list[list[Any]], view: View) -> dict[str, float]:
     return {} if limits is None else {"clipmin": limits[0], "clipmax": limits[1]}
 
 
+def _has_points(line: Line) -> bool:
+    """Whether single measurements are marked: a few evaluations are, training steps are not."""
+    return line.split != "train" and 0 < len(line.series.ages) < FEW_POINTS
+
+
 def _ghost_trace(line: Line, curve: dict[str, list[Any]]) -> dict[str, Any]:
     return {
         "type": "scatter", "mode": "lines", **curve, "hoverinfo": "skip", "opacity": 0.28,
@@ -122,18 +137,17 @@ def _ghost_trace(line: Line, curve: dict[str, list[Any]]) -> dict[str, Any]:
 
 
 def _line_trace(line: Line, curve: dict[str, list[Any]]) -> dict[str, Any]:
-    few = len(line.series.ages) < 40
     return {
-        "type": "scatter", "mode": "lines+markers" if few else "lines", **curve, "name": line.label,
+        "type": "scatter", "mode": "lines+markers" if _has_points(line) else "lines", **curve, "name": line.label,
         "line": {"color": line.colour, "width": 2, "dash": line.dash}, "marker": {"size": 5}, "showlegend": False,
         "hovertemplate": "%{y:.4~g}",
     }
 
 
-def _marks_trace(marks: Marks, symbol: str) -> dict[str, Any]:
+def _marks_trace(marks: Marks, symbol: str, height: float) -> dict[str, Any]:
     return {
         "type": "scatter", "mode": "markers", "x": [age for age, _, _ in marks.points],
-        "y": [0.025] * len(marks.points), "yaxis": "y2", "showlegend": False,
+        "y": [height] * len(marks.points), "yaxis": "y2", "showlegend": False,
         "text": [text for _, text, _ in marks.points], "hovertemplate": "%{text}<extra></extra>", "cliponaxis": False,
         "marker": {
             "symbol": symbol, "size": 9, "color": [colour for _, _, colour in marks.points],
@@ -145,7 +159,8 @@ def _marks_trace(marks: Marks, symbol: str) -> dict[str, Any]:
 def _layout(view: View, percent: bool, clip: dict[str, float]) -> dict[str, Any]:
     x: dict[str, Any] = {
         "automargin": True, "showline": False, "zeroline": False, "ticks": "", "nticks": 7,
-        "title": {"text": "samples seen", "standoff": 6}, "tickformat": "~s", "hoverformat": ",d",
+        "spikecolor": "rgba(128,128,128,0.55)", "spikethickness": 1, "spikedash": "dot",
+        "title": {"text": "samples seen", "standoff": 6, "font": {"size": 12}}, "tickformat": "~s", "hoverformat": ",d",
     }
     y: dict[str, Any] = {
         "automargin": True, "zeroline": False, "nticks": 7, "type": "log" if view.log else "linear",
@@ -160,6 +175,7 @@ def _layout(view: View, percent: bool, clip: dict[str, float]) -> dict[str, Any]
     return {
         "uirevision": "keep", "margin": {"l": 8, "r": 14, "t": 8, "b": 8}, "autosize": True, "showlegend": False,
         "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "hovermode": "x unified",
-        "hoverdistance": 24, "dragmode": "zoom", "font": {"size": 12}, "xaxis": x, "yaxis": y,
+        "hoverdistance": 24, "dragmode": "zoom", "font": {"size": 12, "family": FONT},
+        "hoverlabel": {"bgcolor": "#fff", "font": {"size": 12, "family": FONT}}, "xaxis": x, "yaxis": y,
         "yaxis2": {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     }

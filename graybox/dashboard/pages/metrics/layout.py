@@ -98,7 +98,7 @@ def graph_cards(names: list[str]) -> Any:
                         config={"displayModeBar": False, "doubleClick": "reset+autosize", "showTips": False},
                         figure={"data": [], "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}}},
                     ),
-                    id=f"graph-{slug(name)}",
+                    id=f"graph-{slug(name)}", className="gb-graph-box",
                 ),
             ],
             className="gb-card gb-graph-card",

@@ -1,0 +1,1 @@
+"""Benchmarks: each prints ratios against a baseline measured alternately in the same run."""
