@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +99,7 @@ def cifar_net(layers: Layers, classes: int = 10) -> nn.Module:
         def __init__(self) -> None:
             super().__init__()
             widths = [3, 32, 64, 128]
-            self.convs = nn.ModuleList(layers.conv(i, o, 3, padding=1) for i, o in zip(widths, widths[1:], strict=False))
+            self.convs = nn.ModuleList(layers.conv(i, o, 3, padding=1) for i, o in itertools.pairwise(widths))
             self.norms = nn.ModuleList(layers.norm(o) for o in widths[1:])
             self.fc1 = layers.linear(128 * 4 * 4, 128)
             self.fc2 = layers.linear(128, classes)

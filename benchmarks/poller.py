@@ -1,4 +1,7 @@
-"""Polls a backend as a dashboard with one open tab does: python -m benchmarks.poller ROOT. Ends when it is terminated."""
+"""Polls a backend as a dashboard with one open tab does: python -m benchmarks.poller ROOT.
+
+Ends when it is terminated.
+"""
 
 from __future__ import annotations
 

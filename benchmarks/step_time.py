@@ -1,8 +1,8 @@
 """Step time of a watched experiment over a plain PyTorch loop: same network, data, batch size and optimizer.
 
-Both train in this process, a block of steps each in turn, so that a machine whose speed drifts slows both. Watched means
-all that the product does: trigger rates of every layer and sample statistics on every step, metrics and logs on disk.
-"With a dashboard" adds the gRPC server and a process that polls it as a dashboard with one open tab does.
+Both train in this process, a block of steps each in turn, so that a machine whose speed drifts slows both. Watched
+means all that the product does: trigger rates of every layer and sample statistics on every step, metrics and logs
+on disk. "With a dashboard" adds the gRPC server and a process that polls it as a dashboard with one open tab does.
 
     python -m benchmarks.step_time [--rounds N]
 """

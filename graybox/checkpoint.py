@@ -233,10 +233,10 @@ def to_plain(value: Any) -> Any:
     that cannot be kept."""
     if isinstance(value, torch.Tensor):
         return value.detach().cpu().clone()
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, np.generic):
+    if isinstance(value, np.generic):  # before the others: NumPy's float64 is a float too, which torch would not load
         return value.item()
+    if value is None or type(value) in (bool, int, float, str):
+        return value
     if isinstance(value, np.ndarray):
         return torch.from_numpy(value.copy())
     if isinstance(value, Counter):  # MultiStepLR keeps its milestones in one

@@ -62,6 +62,7 @@ class EvaluationPass:
             SeededDataset(experiment.datasets[split].dataset),
             batch_sampler=batches,
             collate_fn=CollateWithRows(experiment.collate),
+            generator=torch.Generator(),  # or it would draw from the global one
         )
         self._batches: Iterator[Any] = iter(loader)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graybox.model_with_ops import NetworkWithOps
 
+
 def describe_network(model: NetworkWithOps) -> str:
     """One line per layer: id, name, type, neurons, trigger rates in training and evaluation, dead and frozen ones.
 

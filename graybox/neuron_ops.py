@@ -86,19 +86,17 @@ class Reinitialize(NeuronEdit):
             raise Invalid(f"a perturbation ratio lies between 0 and 1, both excluded, not {ratio}")
 
 
-EDITS: dict[str, type[NeuronEdit]] = {
-    edit.kind: edit for edit in (Freeze, Unfreeze, SetLearningRate, Reinitialize)
-}
+EDITS: dict[str, type[NeuronEdit]] = {edit.kind: edit for edit in (Freeze, Unfreeze, SetLearningRate, Reinitialize)}
 
 
 def edit_from_json(value: Mapping[str, Any]) -> NeuronEdit:
-    """The edit that `to_json` wrote. Raises Invalid for an unknown kind or field."""
+    """The edit that `to_json` wrote. Raises Invalid for an unknown kind or field, or a malformed value."""
     fields = dict(value)
     kind = fields.pop("kind", None)
     if kind not in EDITS:
         raise Invalid(f"unknown neuron edit {kind!r}; known are {', '.join(sorted(EDITS))}")
-    fields["neurons"] = tuple(int(i) for i in fields.get("neurons", ()))
     try:
+        fields["neurons"] = tuple(int(i) for i in fields.get("neurons", ()))
         return EDITS[kind](**fields)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise Invalid(f"malformed neuron edit {kind!r}: {error}") from None

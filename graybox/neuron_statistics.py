@@ -19,18 +19,20 @@ GOOD, YOUNG, DEAD, FROZEN = 1, 2, 3, 4
 
 def copy_statistics(model: NetworkWithOps, step: int) -> NeuronStatistics:
     """All layers at this moment. Waits for the device; for the owner, between two steps."""
+    output = model.output_layer()  # asked once: it looks through the whole network
+    layers = model.named_layers()
     return NeuronStatistics(
-        step, {layer.get_module_id(): layer_statistics(model, name, layer) for name, layer in model.named_layers()}
+        step, {layer.get_module_id(): layer_statistics(model, name, layer, layer is output) for name, layer in layers}
     )
 
 
-def layer_statistics(model: NetworkWithOps, name: str, layer: NeuronLayer) -> LayerStatistics:
+def layer_statistics(model: NetworkWithOps, name: str, layer: NeuronLayer, is_output: bool) -> LayerStatistics:
     """One layer's neurons; arrays of shape [neurons]."""
     train, evaluation = layer.train_dataset_tracker, layer.eval_dataset_tracker
     train_rate, train_age = train.rates().numpy(), train.ages().numpy().copy()
     frozen = layer.frozen.numpy().copy()
     return LayerStatistics(
-        info=layer_info(model, name, layer),
+        info=layer_info(model, name, layer, is_output),
         train_rate=train_rate,
         train_age=train_age,
         eval_rate=evaluation.rates().numpy(),
@@ -48,7 +50,7 @@ def health(train_rate: np.ndarray, train_age: np.ndarray, frozen: np.ndarray) ->
     return np.where(frozen, FROZEN, verdict)
 
 
-def layer_info(model: NetworkWithOps, name: str, layer: NeuronLayer) -> LayerInfo:
+def layer_info(model: NetworkWithOps, name: str, layer: NeuronLayer, is_output: bool) -> LayerInfo:
     """How a layer is built."""
     return LayerInfo(
         layer_id=layer.get_module_id(),
@@ -59,7 +61,7 @@ def layer_info(model: NetworkWithOps, name: str, layer: NeuronLayer) -> LayerInf
         kernel_size=_sizes(layer, "kernel_size"),
         stride=_sizes(layer, "stride"),
         parameter_count=sum(p.numel() for p in layer.parameters(recurse=False)),
-        is_output=layer is model.output_layer(),
+        is_output=is_output,
         consumers=tuple(consumer.get_module_id() for consumer in model.consumers(layer)),
     )
 

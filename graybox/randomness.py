@@ -1,8 +1,8 @@
 """Randomness has owners: every random number is a function of a seed and of what it is for.
 
 A step's numbers (dropout) depend on seed and step; the order of samples on seed, epoch and position; augmentation on
-seed, epoch and sample; an edit's on seed and journal sequence. So nothing depends on how far a loader has prefetched, on
-how often somebody looked at a thumbnail, or on whether the process was restarted in between.
+seed, epoch and sample; an edit's on seed and journal sequence. So nothing depends on how far a loader has prefetched,
+on how often somebody looked at a thumbnail, or on whether the process was restarted in between.
 """
 
 from __future__ import annotations

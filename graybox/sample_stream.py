@@ -101,6 +101,7 @@ class SampleStream:
             multiprocessing_context=worker_context() if workers else None,
             persistent_workers=workers > 0,
             pin_memory=pin_memory,
+            generator=torch.Generator(),  # or it would draw from the global one
         )
 
     def next(self) -> TrainBatch:

@@ -134,7 +134,15 @@ class Surgeon:
     def _outgoing_entries(
         self, layer: NeuronLayer, consumer: NeuronLayer, neurons: tuple[int, ...]
     ) -> tuple[int, torch.Tensor]:
-        return outgoing_entries(layer, consumer, neurons, self.network.dependencies.positions(layer, consumer))
+        dependencies = self.network.dependencies
+        if len(dependencies.producers(consumer)) > 1:
+            names = {id(m): n for n, m in self.network.named_modules()}
+            joined = ", ".join(names[id(p)] for p in dependencies.producers(consumer) if p is not layer)
+            raise Refused(
+                f"{names[id(consumer)]} gets these neurons joined with those of {joined}, so that zeroing their "
+                "outgoing connections would take away more than what they contribute; reinitialise without it"
+            )
+        return outgoing_entries(layer, consumer, neurons, dependencies.positions(layer, consumer))
 
     @torch.no_grad()
     def _reinitialize(self, plan: Plan, layer: NeuronLayer, index: torch.Tensor, seed: int) -> Applied:

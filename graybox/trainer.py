@@ -29,8 +29,8 @@ from graybox.interventions import Intervention, Interventions, Performed
 from graybox.neuron_statistics import copy_statistics
 from graybox.recovery import Recovery, begin_recovery
 from graybox.session import Session
-from graybox.speedometer import Speedometer
 from graybox.snapshot import NeuronStatistics, Snapshot, TrainerState
+from graybox.speedometer import Speedometer
 from graybox.store.runs import now_ms
 
 _log = logging.getLogger(__name__)
@@ -246,7 +246,8 @@ class Trainer:
                 return lambda: future.set_result(Outcome(f"Sample {command.sample_id}", value=value))
             case EditNeurons(dry_run=True):
                 plan = self.session.surgeon.plan(command.edit)
-                return lambda: future.set_result(Outcome(f"Would change {plan.layer}; nothing was done", value=str(plan)))
+                message = f"Would change {plan.layer}; nothing was done"
+                return lambda: future.set_result(Outcome(message, value=str(plan)))
             case SaveCheckpoint():
                 return self._save_checkpoint(command, waiting)
         intervention = self._interventions.resolve(command)

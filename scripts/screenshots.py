@@ -1,6 +1,7 @@
 """Makes screen-shots/ from the running product: the default experiment, a real browser, both colour schemes.
 
-A run of a few hundred steps with interventions, and one before it that has ended, so that every page has something to show.
+A run of a few hundred steps with interventions, and one before it that has ended, so that every page has something
+to show.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from pathlib import Path
 
 import grpc
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 
 from graybox.cli.arguments import free_port
 from graybox.proto import experiment_service_pb2 as pb
@@ -71,9 +72,7 @@ class Stage:
             metadata=token,
         )
         slower = pb.HyperParameterChange(hyper_parameters=pb.HyperParameters(learning_rate=0.0005))
-        stub.ExperimentCommand(
-            pb.ExperimentCommandRequest(hyper_parameter_change=slower, actor="demo"), metadata=token
-        )
+        stub.ExperimentCommand(pb.ExperimentCommandRequest(hyper_parameter_change=slower, actor="demo"), metadata=token)
         keep = pb.SaveCheckpointOperation(name="good so far")
         stub.ExperimentCommand(
             pb.ExperimentCommandRequest(save_checkpoint_operation=keep, actor="demo"), metadata=token
@@ -82,8 +81,6 @@ class Stage:
             pb.ManipulateWeightsRequest(operation=pb.REINITIALIZE, layer_id="fc1", neuron_ids=[7], actor="demo"),
             metadata=token,
         )
-
-
 
 
 def photograph(browser: Browser, stage: Stage, folder: Path) -> None:
@@ -107,6 +104,7 @@ def photograph(browser: Browser, stage: Stage, folder: Path) -> None:
 
 
 def main() -> None:
+    """Makes them all."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder", type=Path, default=Path("screen-shots"))
     folder: Path = parser.parse_args().folder

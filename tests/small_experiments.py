@@ -13,6 +13,7 @@ from torch import nn, optim
 from torch.nn import functional as F
 from torch.utils.data import Dataset, TensorDataset
 
+from graybox.checkpoint import to_plain
 from graybox.experiment import Experiment
 from graybox.launch import Training
 from graybox.model_with_ops import DepType, NetworkWithOps
@@ -20,6 +21,9 @@ from graybox.modules_with_ops import BatchNorm2dWithNeuronOps, Conv2dWithNeuronO
 from graybox.session import Session, Stores
 from graybox.store.root import Root
 from tests.small_networks import everything
+
+# On tensors this small, threads cost more than they bring.
+torch.set_num_threads(1)
 
 
 class DropNet(NetworkWithOps):
@@ -107,7 +111,7 @@ def whole_state(session: Session) -> dict[str, Any]:
     state = everything(session.network, experiment.optimizer, session.optimizer)
     state = {name: value for name, value in state.items() if not name.startswith("random/")}
     scheduler = experiment.scheduler
-    state["scheduler"] = None if scheduler is None else repr(scheduler.state_dict())
+    state["scheduler"] = None if scheduler is None else repr(to_plain(scheduler.state_dict()))
     state["groups"] = [{k: v for k, v in group.items() if k != "params"} for group in experiment.optimizer.param_groups]
     for name in ("step", "age", "steps_left", "name", "learning_rate", "full_eval_frequency", "checkpoint_frequency"):
         state[name] = getattr(session, name)

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import nn, optim
 from torch.nn import functional as F
@@ -100,9 +101,7 @@ class SequenceNet(NetworkWithOps):
         self.embed = LinearWithNeuronOps(3, 4)
         self.mix = LinearWithNeuronOps(4, 6)
         self.head = LinearWithNeuronOps(5 * 6, 2)
-        self.register_dependencies(
-            [(self.embed, self.mix, DepType.INCOMING), (self.mix, self.head, DepType.INCOMING)]
-        )
+        self.register_dependencies([(self.embed, self.mix, DepType.INCOMING), (self.mix, self.head, DepType.INCOMING)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.maybe_update_age(x)
@@ -139,6 +138,15 @@ ELEMENTWISE_OPTIMIZERS: Optimizers = {
     "ASGD": lambda p: optim.ASGD(p, lr=0.05, lambd=0.01, weight_decay=0.01, t0=5),
 }
 """Every class in `graybox.optimizer_with_ops.ELEMENTWISE`, with its options on and off."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """For a file that imports it: on tensors this small, threads only wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @contextmanager

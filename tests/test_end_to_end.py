@@ -1,5 +1,7 @@
-"""What the product promises, as a newcomer does it: both processes, a real browser, the digits; every effect is checked on
-the backend by a second gRPC client, not only on the page."""
+"""What the product promises, as a newcomer does it: both processes, a real browser, the digits.
+
+Every effect is checked on the backend by a second gRPC client, not only on the page.
+"""
 
 from __future__ import annotations
 
@@ -84,9 +86,7 @@ class Client:
         return np.load(io.BytesIO(answer.weights_data), allow_pickle=False)
 
     def sample(self, split: str, sample_id: str) -> pb.DataRecord:
-        asked = pb.GetDataSamplesRequest(
-            records_cnt=1_000, filter=pb.SampleFilter(origin=split, id_contains=sample_id)
-        )
+        asked = pb.GetDataSamplesRequest(records_cnt=1_000, filter=pb.SampleFilter(origin=split, id_contains=sample_id))
         records = self.stub.GetDataSamples(asked, metadata=self.token, timeout=30).data_records
         return next(record for record in records if record.sample_id == sample_id)
 
@@ -112,7 +112,9 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def toast(page: Page, text: str) -> None:
     """A toast says it."""
-    expect(page.locator("#toasts .mantine-Notification-root, .mantine-Notification-root").filter(has_text=text).first).to_be_visible()
+    expect(
+        page.locator("#toasts .mantine-Notification-root, .mantine-Notification-root").filter(has_text=text).first
+    ).to_be_visible()
 
 
 def points_drawn(page: Page, metric: str) -> int:

@@ -49,9 +49,7 @@ class Toy(NetworkWithOps):
         self.norm = BatchNorm2dWithNeuronOps(4)
         self.drop = nn.Dropout(0.5)
         self.out = LinearWithNeuronOps(16, 3)
-        self.register_dependencies(
-            [(self.conv, self.norm, DepType.SAME), (self.norm, self.out, DepType.INCOMING)]
-        )
+        self.register_dependencies([(self.conv, self.norm, DepType.SAME), (self.norm, self.out, DepType.INCOMING)])
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         logits: torch.Tensor = self.out(self.drop(torch.relu(self.norm(self.conv(x)))).flatten(1))
@@ -60,9 +58,7 @@ class Toy(NetworkWithOps):
 
 def toy_experiment() -> Experiment:
     numbers = torch.Generator().manual_seed(0)
-    data = TensorDataset(
-        torch.randn(50, 1, 4, 4, generator=numbers), torch.randint(0, 3, (50,), generator=numbers)
-    )
+    data = TensorDataset(torch.randn(50, 1, 4, 4, generator=numbers), torch.randint(0, 3, (50,), generator=numbers))
     torch.manual_seed(0)
     return Experiment(
         model=Toy(), optimizer_class=optim.Adam, train_dataset=data, eval_dataset=data, learning_rate=0.01,

@@ -20,7 +20,7 @@ from graybox.modules_with_ops import (
     NeuronLayer,
 )
 from graybox.tracking import TrackingMode, add_tracked_attrs_to_input_tensor
-from tests.small_networks import ChainNet, ResidualNet, SequenceNet, built
+from tests.small_networks import ChainNet, ResidualNet, SequenceNet, built, one_thread  # noqa: F401
 
 NETWORKS: dict[str, Callable[[], tuple[NetworkWithOps, Callable[..., torch.Tensor]]]] = {
     kind.__name__: (lambda kind=kind: (built(kind), kind.example))  # type: ignore[misc]
@@ -70,7 +70,7 @@ class Recorder:
                 seen.rates().numpy(), np.mean(self.shares[name], axis=0), rtol=0, atol=1e-12, err_msg=name
             )
             assert seen.ages().tolist() == [len(self.shares[name])] * layer.neuron_count, name
-            assert 0 <= float(seen.rates().min()) and float(seen.rates().max()) <= 1, name
+            assert float(seen.rates().min()) >= 0 and float(seen.rates().max()) <= 1, name
 
 
 def forward(model: NetworkWithOps, x: torch.Tensor, mode: TrackingMode, recorder: Recorder) -> None:
@@ -189,9 +189,7 @@ class SeedNet(NetworkWithOps):
         output = self.fc3(x, skip_register=True, intermediary=None)
         one_hot = F.one_hot(output.argmax(dim=1), num_classes=self.fc3.out_features)
         if hasattr(inputs, "in_id_batch") and hasattr(inputs, "label_batch"):
-            add_tracked_attrs_to_input_tensor(
-                one_hot, in_id_batch=inputs.in_id_batch, label_batch=inputs.label_batch
-            )
+            add_tracked_attrs_to_input_tensor(one_hot, in_id_batch=inputs.in_id_batch, label_batch=inputs.label_batch)
         self.fc3.register(one_hot)
         answer: torch.Tensor = self.softmax(output)
         return answer
@@ -341,7 +339,8 @@ def test_statistics_are_reset_by_layer_and_altogether() -> None:
     forward(model, ChainNet.example(5), TrackingMode.TRAIN, recorder)
     forward(model, ChainNet.example(5), TrackingMode.EVAL, recorder)
     model.reset_stats_by_layer_id(2)
-    ages = [(la.train_dataset_tracker.get_neuron_age(0), la.eval_dataset_tracker.get_neuron_age(0)) for la in model.layers]
+    trackers = [(layer.train_dataset_tracker, layer.eval_dataset_tracker) for layer in model.layers]
+    ages = [(train.get_neuron_age(0), evaluation.get_neuron_age(0)) for train, evaluation in trackers]
     assert ages == [(5, 5), (0, 0), (5, 5), (5, 5)]
     model.reset_all_stats()
     assert all(layer.train_dataset_tracker.get_neuron_age(0) == 0 for layer in model.layers)

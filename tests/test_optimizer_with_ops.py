@@ -26,6 +26,7 @@ from tests.small_networks import (
     differences,
     everything,
     give_gradients,
+    one_thread,  # noqa: F401
     operated,
     rows_of,
     train_step,
@@ -287,7 +288,7 @@ def test_new_entries_are_updated_as_by_a_fresh_optimizer_and_the_others_as_if_no
     name: str, axis: int
 ) -> None:
     make = ELEMENTWISE_OPTIMIZERS[name]
-    model, optimizer, wrapper, index = renewed(make, axis, 300)
+    model, optimizer, _, index = renewed(make, axis, 300)
     rest = torch.tensor([i for i in range(model.one.weight.shape[axis]) if i not in index.tolist()])
     leaf = nn.Parameter(model.one.weight.detach().index_select(axis, index).clone())
     fresh = make([leaf])
@@ -424,9 +425,7 @@ def test_kept_and_brought_back_midway_the_training_goes_on_with_the_same_bits(na
     layers = {layer_name: layer.ops_state() for layer_name, layer in model.named_layers()}
     torch.save([model.state_dict(), optimizer.state_dict(), layers, wrapper.state_dict()], buffer)
 
-    def go_on(
-        model: NetworkWithOps, optimizer: optim.Optimizer, wrapper: OptimizerWithOps
-    ) -> dict[str, Any]:
+    def go_on(model: NetworkWithOps, optimizer: optim.Optimizer, wrapper: OptimizerWithOps) -> dict[str, Any]:
         for step in range(25, 35):
             give_gradients(model, step)
             optimizer.step()
@@ -458,9 +457,8 @@ def test_a_new_entry_without_a_gradient_waits() -> None:
     assert torch.equal(model.one.weight, before) and wrapper.state_dict()[0]["steps"] == 0
     give_gradients(model, 1)
     optimizer.step()
-    torch.testing.assert_close(  # the first step of Adam is as long as the learning rate
-        (model.one.weight.detach() - before)[index].abs(), torch.full((2, 5), 0.01, dtype=torch.float64), rtol=1e-5, atol=0
-    )
+    first = (model.one.weight.detach() - before)[index].abs()
+    torch.testing.assert_close(first, torch.full_like(first, 0.01), rtol=1e-5, atol=0)  # as long as the learning rate
 
 
 def test_before_the_first_step_all_entries_are_fresh_anyway() -> None:
@@ -511,7 +509,8 @@ def test_each_group_keeps_its_own_options() -> None:
     optimizer.param_groups[1]["lr"] = 0.02  # as a scheduler, or a person, would
     give_gradients(model, 1)
     optimizer.step()
-    steps = [float((p[0].detach() - b).abs().mean()) for p, b in zip((model.one.weight, model.two.weight), before, strict=True)]
+    weights = (model.one.weight, model.two.weight)
+    steps = [float((p[0].detach() - b).abs().mean()) for p, b in zip(weights, before, strict=True)]
     assert steps == pytest.approx([0.5, 0.02], rel=1e-4)
 
 

@@ -152,7 +152,7 @@ def test_tasks_by_name() -> None:
     assert isinstance(make_task("regression", None), Regression)
     own = Classification()
     assert make_task(own, None) is own
-    with pytest.raises(Invalid, match="classification, regression.*not 'detection'"):
+    with pytest.raises(Invalid, match=r"classification, regression.*not 'detection'"):
         make_task("detection", None)
     with pytest.raises(Invalid, match="pass the criterion to the task"):
         make_task(own, nn.CrossEntropyLoss())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -444,7 +445,7 @@ def test_many_readers_share_one_copy_of_neuron_statistics(start: Launch, monkeyp
     training.stop()
     owner.join(10)
     assert len(copies) >= 2
-    assert all(later - earlier > 0.5 for earlier, later in zip(copies, copies[1:], strict=False))
+    assert all(later - earlier > 0.5 for earlier, later in itertools.pairwise(copies))
 
 
 def test_a_stopping_trainer_refuses_what_comes_late(start: Launch) -> None:

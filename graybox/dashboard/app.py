@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import dash_mantine_components as dmc
 from dash import Dash, html
@@ -52,7 +52,7 @@ def create_app(hub: Hub) -> Dash:
     routes.register(server, hub)
     app = Dash(
         __name__,
-        server=server,
+        server=cast(Any, server),  # declared for Flask only
         backend="fastapi",
         title="Graybox",
         update_title="",

@@ -27,7 +27,13 @@ class Archive:
 
     def __init__(self, root: Path, command: list[str] | None = None) -> None:
         self._command = command or [
-            sys.executable, "-m", "graybox.service.archive", "--root_directory", str(root), "--port", "0",
+            sys.executable,
+            "-m",
+            "graybox.service.archive",
+            "--root_directory",
+            str(root),
+            "--port",
+            "0",
         ]
         self._root = root
         self._endpoint: Endpoint | None = None

@@ -14,7 +14,9 @@ def layout() -> html.Div:
         [
             html.Div(
                 [icon("plug-connected", 20), html.Div(id="waiting-text")],
-                id="waiting-banner", className="gb-banner gb-hidden", role="status",
+                id="waiting-banner",
+                className="gb-banner gb-hidden",
+                role="status",
             ),
             html.Div(
                 [
@@ -33,7 +35,9 @@ def layout() -> html.Div:
                         className="gb-grow",
                     ),
                 ],
-                id="error-panel", className="gb-banner gb-banner-error gb-hidden", role="alert",
+                id="error-panel",
+                className="gb-banner gb-banner-error gb-hidden",
+                role="alert",
             ),
         ]
     )

@@ -31,7 +31,7 @@ class _Entry:
 
 
 class AnswerCache:
-    """Single flight with a time to live. Failures are kept as long as answers, so that a lost backend is not hammered."""
+    """Single flight with a time to live. Failures are kept as long as answers: a lost backend is not hammered."""
 
     def __init__(self, capacity: int = 256) -> None:
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()

@@ -55,7 +55,7 @@ class Client:
                 certificate_chain=tls.cert_file.read_bytes() if tls.cert_file else None,
             )
             self._channel = grpc.aio.secure_channel(endpoint.address, credentials, options=options)
-        self._stub: Any = ExperimentServiceStub(self._channel)  # type: ignore[no-untyped-call]
+        self._stub: Any = ExperimentServiceStub(self._channel)
         self._metadata = (("authorization", f"Bearer {endpoint.token}"),) if endpoint.token else ()
 
     async def call(self, method: str, request: Any, timeout: float) -> Any:

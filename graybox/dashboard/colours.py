@@ -7,7 +7,16 @@ from collections.abc import Iterable
 from graybox.proto import experiment_service_pb2 as pb
 
 PALETTE = (
-    "#8b5cf6", "#0ea5b7", "#f08c00", "#e8457a", "#2f9e44", "#3b82f6", "#c026d3", "#74a50a", "#e8590c", "#64748b",
+    "#8b5cf6",
+    "#0ea5b7",
+    "#f08c00",
+    "#e8457a",
+    "#2f9e44",
+    "#3b82f6",
+    "#c026d3",
+    "#74a50a",
+    "#e8590c",
+    "#64748b",
 )
 
 

@@ -89,7 +89,7 @@ def _read(path: Path) -> Endpoint | None:
 
 
 def reachable(address: str) -> str:
-    """The address a client on this machine connects to for one that a server binds: 0.0.0.0 and [::] are this machine."""
+    """Where a client on this machine connects to for what a server binds: 0.0.0.0 and [::] are this machine."""
     host, separator, port = address.rpartition(":")
     if not separator:
         return address

@@ -8,6 +8,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
 from graybox.dashboard import ids, toasts, transport
+from graybox.dashboard.attributes import attributes
 from graybox.dashboard.client import CallFailed
 from graybox.dashboard.hub import Hub
 from graybox.dashboard.icons import icon
@@ -20,12 +21,16 @@ def layout() -> html.Div:
         [
             dcc.Link(
                 [html.Img(src="/assets/logo.svg", width=26, height=26, alt=""), html.Span("Graybox")],
-                href="/metrics", className="gb-logo", title="Graybox",
+                href="/metrics",
+                className="gb-logo",
+                title="Graybox",
             ),
             html.Span(
                 [html.Span(className="gb-dot"), html.Span("connecting", id="state-text")],
-                id="state-badge", className="gb-state gb-state-waiting", role="status",
-                **{"data-state": "connecting"},
+                id="state-badge",
+                className="gb-state gb-state-waiting",
+                role="status",
+                **attributes({"data-state": "connecting"}),
             ),
             _progress(),
             html.Div(
@@ -36,12 +41,20 @@ def layout() -> html.Div:
                             html.Span(icon("player-pause", 16), className="gb-when-pause"),
                             html.Span("Resume", id="play-pause-text"),
                         ],
-                        id="play-pause", className="gb-button gb-primary", disabled=True, n_clicks=0,
-                        **{"data-action": "resume", "aria-label": "Resume training"},
+                        id="play-pause",
+                        className="gb-button gb-primary",
+                        disabled=True,
+                        n_clicks=0,
+                        **attributes({"data-action": "resume", "aria-label": "Resume training"}),
                     ),
                     dmc.ColorSchemeToggle(
-                        id="theme-toggle", lightIcon=icon("sun", 18), darkIcon=icon("moon", 18), variant="default",
-                        size=34, radius="md", **{"aria-label": "Light or dark"},
+                        id="theme-toggle",
+                        lightIcon=icon("sun", 18),
+                        darkIcon=icon("moon", 18),
+                        variant="default",
+                        size=34,
+                        radius="md",
+                        **attributes({"aria-label": "Light or dark"}),
                     ),
                 ],
                 className="gb-header-actions",
@@ -63,7 +76,8 @@ def _progress() -> html.Div:
             ),
             html.Div(html.Div(id="progress-bar", className="gb-progress-fill"), className="gb-progress-track"),
         ],
-        id="progress", className="gb-progress",
+        id="progress",
+        className="gb-progress",
     )
 
 

@@ -99,9 +99,7 @@ class Hub:
     async def poll_status(self) -> None:
         """Ask for the state once and keep it. Never raises for a backend that does not answer."""
         try:
-            response = await self.live.command(
-                STATUS_TIMEOUT, get_status=True, get_hyper_parameters=True
-            )
+            response = await self.live.command(STATUS_TIMEOUT, get_status=True, get_hyper_parameters=True)
         except CallFailed as failure:
             self._lost(failure)
             return

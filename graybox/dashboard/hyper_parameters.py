@@ -8,6 +8,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
 from graybox.dashboard import ids, toasts
+from graybox.dashboard.attributes import attributes
 from graybox.dashboard.client import CallFailed
 from graybox.dashboard.hub import Hub
 from graybox.dashboard.icons import icon
@@ -34,13 +35,17 @@ def layout() -> html.Div:
         [
             html.Button(
                 [icon("adjustments-horizontal", 16), html.Span("Hyper-parameters"), icon("chevron-right", 14)],
-                id="hp-toggle", className="gb-hp-toggle", n_clicks=0, **{"aria-expanded": "false"},
+                id="hp-toggle",
+                className="gb-hp-toggle",
+                n_clicks=0,
+                **attributes({"aria-expanded": "false"}),
             ),
             html.Div([_field(name) for name in ids.HYPER_PARAMETERS], className="gb-hp-fields"),
             dcc.Store(id=SUBMITTED),
             dcc.Store(id=SETTLED),
         ],
-        id="hyper-parameters", className="gb-hp",
+        id="hyper-parameters",
+        className="gb-hp",
     )
 
 
@@ -48,9 +53,15 @@ def _field(name: str) -> dmc.TextInput:
     label, mode = _LABELS[name]
     unit = _UNITS.get(name)
     return dmc.TextInput(
-        id=ids.hyper_parameter(name), label=label, debounce=True, disabled=True, size="xs", value="",
+        id=ids.hyper_parameter(name),
+        label=label,
+        debounce=True,
+        disabled=True,
+        size="xs",
+        value="",
         className=f"gb-hp-field gb-hp-{name}",
-        rightSection=html.Span(unit, className="gb-unit") if unit else None, rightSectionWidth=42 if unit else None,
+        rightSection=html.Span(unit, className="gb-unit") if unit else None,
+        rightSectionWidth=42 if unit else None,
         attributes={"input": {"inputMode": mode, "spellCheck": False}},
     )
 

@@ -62,8 +62,13 @@ async def serve(settings: Settings, listener: socket.socket) -> None:
     token = "" if settings.on_loopback else new_token()
     app = create_app(hub)
     config = uvicorn.Config(
-        Gate(app.server, token), log_level="warning", access_log=False, lifespan="on", timeout_graceful_shutdown=3,
-        server_header=False, ws="none",
+        Gate(app.server, token),
+        log_level="warning",
+        access_log=False,
+        lifespan="on",
+        timeout_graceful_shutdown=3,
+        server_header=False,
+        ws="none",
     )
     server = _Server(config, settings, listener.getsockname()[1], token)
     await server.serve(sockets=[listener])

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from graybox.dashboard.cache import AnswerCache
 from graybox.dashboard.client import CallFailed
-from graybox.dashboard.series import MAX_POINTS, RunMetrics, Series, SeriesKey
+from graybox.dashboard.series import MAX_POINTS, RunMetrics, Series, SeriesKey, decode
 from graybox.proto import experiment_service_pb2 as pb
 
 LIVE_SECONDS = 0.7
@@ -47,7 +47,7 @@ class MetricsReader:
                 cursor="" if whole else held.cursor,
             )
             response = await self._ask(run_id, "GetLatestLoggerData", request)
-            await asyncio.to_thread(held.absorb, response, whole=whole)
+            held.absorb(response, await asyncio.to_thread(decode, response), whole=whole)
             return held.version
 
         try:
@@ -78,16 +78,18 @@ class MetricsReader:
         self._windows.move_to_end(key)
         return kept[2].series
 
-    async def _fetch_window(
-        self, held: RunMetrics, metric: str, first: int, last: int
-    ) -> tuple[int, bool, RunMetrics]:
+    async def _fetch_window(self, held: RunMetrics, metric: str, first: int, last: int) -> tuple[int, bool, RunMetrics]:
         """(version it belongs to, whether nothing can be added to it, its curves)."""
         version, closed = held.version, held.last_age > last
         request = pb.GetLatestLoggerDataRequest(
-            run_id=held.run_id, graph_name=metric, request_full_history=True, max_points=MAX_POINTS,
-            min_age=first, max_age=last,
+            run_id=held.run_id,
+            graph_name=metric,
+            request_full_history=True,
+            max_points=MAX_POINTS,
+            min_age=first,
+            max_age=last,
         )
         response = await self._ask(held.run_id, "GetLatestLoggerData", request)
         part = RunMetrics(held.run_id)
-        part.absorb(response, whole=True)
+        part.absorb(response, await asyncio.to_thread(decode, response), whole=True)
         return version, closed, part

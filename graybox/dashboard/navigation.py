@@ -8,6 +8,7 @@ import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html, no_update
 
 from graybox.dashboard import ids, transport
+from graybox.dashboard.attributes import attributes
 from graybox.dashboard.client import CallFailed
 from graybox.dashboard.hub import Hub
 from graybox.dashboard.icons import icon
@@ -33,17 +34,25 @@ def layout() -> html.Div:
                     )
                     for name, (title, symbol) in _TABS.items()
                 ],
-                className="gb-tabs", **{"aria-label": "Pages"},
+                className="gb-tabs",
+                **attributes({"aria-label": "Pages"}),
             ),
             dmc.Select(
-                id="run-select", data=[{"value": "live", "label": "Live run"}], value="live", allowDeselect=False,
-                size="xs", className="gb-run-select", comboboxProps={"zIndex": 500}, maxDropdownHeight=320,
-                **{"aria-label": "Run"},
+                id="run-select",
+                data=[{"value": "live", "label": "Live run"}],
+                value="live",
+                allowDeselect=False,
+                size="xs",
+                className="gb-run-select",
+                comboboxProps={"zIndex": 500},
+                maxDropdownHeight=320,
+                **attributes({"aria-label": "Run"}),
             ),
             dcc.Location(id=ids.URL, refresh=False),
             dcc.Store(id=ids.FOCUS, data={"run": "", "layer": ""}),
         ],
-        id="navigation", className="gb-navigation",
+        id="navigation",
+        className="gb-navigation",
     )
 
 

@@ -56,8 +56,12 @@ def request_from(query: Mapping[str, str]) -> pb.GetDataSamplesRequest:
         if value is not None:
             setattr(request_filter, name, value)
     return pb.GetDataSamplesRequest(
-        start_index=start, records_cnt=min(end - start, MAX_ROWS), run_id=query.get("run", ""), filter=request_filter,
-        sort_by=COLUMNS.get(sort, ""), descending=query.get("desc") == "1",
+        start_index=start,
+        records_cnt=min(end - start, MAX_ROWS),
+        run_id=query.get("run", ""),
+        filter=request_filter,
+        sort_by=COLUMNS.get(sort, ""),
+        descending=query.get("desc") == "1",
     )
 
 

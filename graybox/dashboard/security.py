@@ -91,7 +91,10 @@ class Gate:
         given = next((value for key, value in query if key == TOKEN_PARAMETER), "")
         if scope["type"] != "http" or scope["method"] != "GET" or not self._is_token(given):
             await _refuse(
-                scope, receive, send, 401,
+                scope,
+                receive,
+                send,
+                401,
                 "Log in with the address that weights_lab.py printed: it ends in ?token=...",
             )
             return

@@ -25,6 +25,10 @@ class SeriesKey(NamedTuple):
     branch: int
 
 
+Point = tuple[SeriesKey, int, float]
+"""(which curve, age, value)."""
+
+
 @dataclass
 class Series:
     """One curve; `ages` ascend. NaN where the value was none."""
@@ -59,8 +63,13 @@ class RunMetrics:
         """The age up to which any curve reaches."""
         return max((series.ages[-1] for series in self.series.values() if series.ages), default=0)
 
-    def absorb(self, response: pb.GetLatestLoggerDataResponse, *, whole: bool = False) -> bool:
-        """Take an answer in. whole: it is the whole history, whatever its reset flag says. Tells whether it changed."""
+    def absorb(
+        self, response: pb.GetLatestLoggerDataResponse, points: list[Point] | None = None, *, whole: bool = False
+    ) -> bool:
+        """Take an answer in, and tell whether that changed anything. Between two awaits: readers see it whole.
+
+        points: what `decode` made of the answer. whole: it is the whole history, whatever its reset flag says.
+        """
         replaces = response.reset or whole
         if replaces:
             self.series = {}
@@ -68,23 +77,25 @@ class RunMetrics:
         self.cursor = response.cursor or self.cursor
         if not response.points and not replaces:
             return False
-        for key, point_age, value in _points(response.points):
+        for key, age, value in decode(response) if points is None else points:
             series = self.series.get(key)
             if series is None:
                 series = self.series[key] = Series()
-            if series.ages and point_age < series.ages[-1]:
-                cut = bisect_left(series.ages, point_age)
+            if series.ages and age < series.ages[-1]:
+                cut = bisect_left(series.ages, age)
                 del series.ages[cut:], series.values[cut:]
-            series.ages.append(point_age)
+            series.ages.append(age)
             series.values.append(value)
         self.version += 1
         return True
 
 
-def _points(points: Iterable[pb.LoggerDataPoint]) -> Iterable[tuple[SeriesKey, int, float]]:
-    for point in points:
-        age = point.age or point.model_age
-        yield SeriesKey(point.split_name, point.metric_name, point.branch), age, point.metric_value
+def decode(response: pb.GetLatestLoggerDataResponse) -> list[Point]:
+    """The points of an answer as plain values; takes milliseconds for a long history, so do it in a thread."""
+    return [
+        (SeriesKey(point.split_name, point.metric_name, point.branch), point.age or point.model_age, point.metric_value)
+        for point in response.points
+    ]
 
 
 def thin(series: Series, points: int = MAX_POINTS) -> Series:

@@ -69,10 +69,16 @@ def build_parser() -> argparse.ArgumentParser:
         prog="weights_lab.py", description="Watch and steer a training run in the browser."
     )
     parser.add_argument(
-        "--root_directory", "--root-directory", required=True, metavar="DIR", help="the folder with the runs, the one the backend was given"
+        "--root_directory",
+        "--root-directory",
+        required=True,
+        metavar="DIR",
+        help="the folder with the runs, the one the backend was given",
     )
     parser.add_argument(
-        "--backend", default="", metavar="HOST:PORT",
+        "--backend",
+        default="",
+        metavar="HOST:PORT",
         help="where the backend listens (default: as DIR/backend.json says; environment: GRPC_BACKEND_HOST, "
         "GRPC_BACKEND_PORT)",
     )

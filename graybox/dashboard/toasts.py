@@ -17,9 +17,7 @@ _COUNTER = itertools.count()
 
 def container() -> dmc.NotificationContainer:
     """The place of the toast: over the status bar at the bottom left, which pages leave free. One at a time."""
-    return dmc.NotificationContainer(
-        id=ids.TOASTS, position="bottom-left", limit=1, zIndex=600, transitionDuration=120
-    )
+    return dmc.NotificationContainer(id=ids.TOASTS, position="bottom-left", limit=1, zIndex=600, transitionDuration=120)
 
 
 def done(message: str) -> Toasts:

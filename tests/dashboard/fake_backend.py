@@ -1,4 +1,4 @@
-"""A real gRPC server with made-up training inside: the wire contract, kept in memory, for tests of the dashboard alone."""
+"""A real gRPC server with made-up training inside: the wire contract in memory, for tests of the dashboard alone."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ from graybox.proto.experiment_service_pb2_grpc import (
 )
 
 CLASSES = [str(digit) for digit in range(10)]
-LAYERS = (("features.conv1", "Conv2d", 16, 1), ("features.conv2", "Conv2d", 32, 16), ("classifier.fc1", "Linear", 64, 512),
-          ("classifier.fc2", "Linear", 10, 64))
+LAYERS = (
+    ("features.conv1", "Conv2d", 16, 1),
+    ("features.conv2", "Conv2d", 32, 16),
+    ("classifier.fc1", "Linear", 64, 512),
+    ("classifier.fc2", "Linear", 10, 64),
+)
 
 
 class FakeRun:
@@ -38,7 +42,10 @@ class FakeRun:
         self.total = 6000
         self.state = pb.RUNNING if live else pb.ENDED
         self.values: dict[str, Any] = {
-            "experiment_name": name, "learning_rate": 0.01, "batch_size": 64, "full_eval_frequency": 100,
+            "experiment_name": name,
+            "learning_rate": 0.01,
+            "batch_size": 64,
+            "full_eval_frequency": 100,
             "checkpoint_frequency": 500,
         }
         self.error = self.traceback = ""
@@ -52,12 +59,18 @@ class FakeRun:
         self.rates: dict[tuple[int, int], float] = {}
         self.neuron_rates = {
             (layer, neuron): 0.0 if self.random.random() < 0.06 else self.random.betavariate(2, 3)
-            for layer, row in enumerate(LAYERS) for neuron in range(row[2])
+            for layer, row in enumerate(LAYERS)
+            for neuron in range(row[2])
         }
         self.samples = [
-            {"id": index, "origin": "train" if index % 5 else "val", "label": index % 10,
-             "prediction": index % 10 if self.random.random() < 0.9 else self.random.randrange(10),
-             "loss": self.random.expovariate(2.0), "discarded": False}
+            {
+                "id": index,
+                "origin": "train" if index % 5 else "val",
+                "label": index % 10,
+                "prediction": index % 10 if self.random.random() < 0.9 else self.random.randrange(10),
+                "loss": self.random.expovariate(2.0),
+                "discarded": False,
+            }
             for index in range(samples)
         ]
         self.advance(steps)
@@ -85,8 +98,14 @@ class FakeRun:
     def log(self, split: str, metric: str, value: float) -> None:
         self.points.append(
             pb.LoggerDataPoint(
-                metric_name=metric, split_name=split, metric_value=value, age=self.age, model_age=self.age,
-                step=self.step, branch=self.branch, run_id=self.run_id,
+                metric_name=metric,
+                split_name=split,
+                metric_value=value,
+                age=self.age,
+                model_age=self.age,
+                step=self.step,
+                branch=self.branch,
+                run_id=self.run_id,
             )
         )
 
@@ -94,9 +113,16 @@ class FakeRun:
         """One journal entry; its sequence."""
         self.journal.append(
             pb.JournalEntry(
-                sequence=len(self.journal) + 1, time_ms=int(time.time() * 1000), actor="dashboard", kind=kind,
-                step=self.step, age=self.age, branch=self.branch, summary=summary,
-                arguments_json=json.dumps(arguments) if arguments else "", outcome="applied",
+                sequence=len(self.journal) + 1,
+                time_ms=int(time.time() * 1000),
+                actor="dashboard",
+                kind=kind,
+                step=self.step,
+                age=self.age,
+                branch=self.branch,
+                summary=summary,
+                arguments_json=json.dumps(arguments) if arguments else "",
+                outcome="applied",
             )
         )
         return len(self.journal)
@@ -104,9 +130,16 @@ class FakeRun:
     def save(self, name: str, reason: str) -> pb.CheckpointInfo:
         """One more checkpoint."""
         point = pb.CheckpointInfo(
-            id=f"c{len(self.checkpoints):04d}", experiment_hash="abc123", reference=f"abc123@@step={self.step}",
-            step=self.step, age=self.age, branch=self.branch, name=name, reason=reason,
-            time_ms=int(time.time() * 1000), bytes=412_000,
+            id=f"c{len(self.checkpoints):04d}",
+            experiment_hash="abc123",
+            reference=f"abc123@@step={self.step}",
+            step=self.step,
+            age=self.age,
+            branch=self.branch,
+            name=name,
+            reason=reason,
+            time_ms=int(time.time() * 1000),
+            bytes=412_000,
             metrics={"val/accuracy": 0.97, "val/loss": 0.15, "train/loss": 0.11},
         )
         self.checkpoints.append(point)
@@ -114,24 +147,45 @@ class FakeRun:
 
     def info(self) -> pb.RunInfo:
         return pb.RunInfo(
-            run_id=self.run_id, experiment_name=self.values["experiment_name"], state=self.state, live=self.live,
-            created_ms=self.created_ms, updated_ms=int(time.time() * 1000), step=self.step, age=self.age,
-            branches=self.branches, metrics={"val/accuracy": 0.974, "train/loss": 0.11},
+            run_id=self.run_id,
+            experiment_name=self.values["experiment_name"],
+            state=self.state,
+            live=self.live,
+            created_ms=self.created_ms,
+            updated_ms=int(time.time() * 1000),
+            step=self.step,
+            age=self.age,
+            branches=self.branches,
+            metrics={"val/accuracy": 0.974, "train/loss": 0.11},
         )
 
     def status(self, started_ms: int) -> pb.TrainerStatus:
         return pb.TrainerStatus(
-            state=self.state, run_id=self.run_id, experiment_name=self.values["experiment_name"], step=self.step,
-            age=self.age, steps_left=max(self.total - self.step, 0), branch=self.branch, error=self.error,
-            traceback=self.traceback, samples_per_second=9120.0 if self.state == pb.RUNNING else 0.0, device="cpu",
-            journal_sequence=len(self.journal), process_start_ms=started_ms, parameter_count=38_410, epoch=3,
-            class_names=CLASSES, time_ms=int(time.time() * 1000),
+            state=self.state,
+            run_id=self.run_id,
+            experiment_name=self.values["experiment_name"],
+            step=self.step,
+            age=self.age,
+            steps_left=max(self.total - self.step, 0),
+            branch=self.branch,
+            error=self.error,
+            traceback=self.traceback,
+            samples_per_second=9120.0 if self.state == pb.RUNNING else 0.0,
+            device="cpu",
+            journal_sequence=len(self.journal),
+            process_start_ms=started_ms,
+            parameter_count=38_410,
+            epoch=3,
+            class_names=CLASSES,
+            time_ms=int(time.time() * 1000),
         )
 
     def descs(self) -> list[pb.HyperParameterDesc]:
         number = self.values
         return [
-            pb.HyperParameterDesc(name="experiment_name", label="Name", type="text", string_value=number["experiment_name"]),
+            pb.HyperParameterDesc(
+                name="experiment_name", label="Name", type="text", string_value=number["experiment_name"]
+            ),
             pb.HyperParameterDesc(name="learning_rate", type="number", numerical_value=number["learning_rate"]),
             pb.HyperParameterDesc(name="batch_size", type="integer", numerical_value=number["batch_size"]),
             pb.HyperParameterDesc(
@@ -149,9 +203,15 @@ class FakeRun:
     def layer(self, index: int, *, neurons: bool) -> pb.LayerRepresentation:
         name, kind, count, incoming = LAYERS[index]
         layer = pb.LayerRepresentation(
-            layer_id=str(index), layer_name=name, layer_type=kind, neurons_count=count, incoming_neurons_count=incoming,
-            kernel_size=[3, 3] if kind == "Conv2d" else [], parameter_count=count * incoming * 9,
-            frozen_count=sum(1 for at in self.frozen if at[0] == index), is_output=index == len(LAYERS) - 1,
+            layer_id=str(index),
+            layer_name=name,
+            layer_type=kind,
+            neurons_count=count,
+            incoming_neurons_count=incoming,
+            kernel_size=[3, 3] if kind == "Conv2d" else [],
+            parameter_count=count * incoming * 9,
+            frozen_count=sum(1 for at in self.frozen if at[0] == index),
+            is_output=index == len(LAYERS) - 1,
             dead_count=sum(1 for n in range(count) if self.neuron_rates[index, n] == 0.0),
             train_trigger_rate=sum(self.neuron_rates[index, n] for n in range(count)) / count,
             eval_trigger_rate=sum(self.neuron_rates[index, n] for n in range(count)) / count,
@@ -159,10 +219,17 @@ class FakeRun:
         if neurons:
             layer.neurons.extend(
                 pb.NeuronStatistics(
-                    neuron_id=n, train_trigger_rate=self.neuron_rates[index, n],
-                    eval_trigger_rate=self.neuron_rates[index, n] * 0.97, train_age=self.age, eval_age=1000,
-                    frozen=(index, n) in self.frozen, learning_rate=self.rates.get((index, n), 1.0),
-                    health=pb.FROZEN if (index, n) in self.frozen else pb.DEAD if self.neuron_rates[index, n] == 0.0
+                    neuron_id=n,
+                    train_trigger_rate=self.neuron_rates[index, n],
+                    eval_trigger_rate=self.neuron_rates[index, n] * 0.97,
+                    train_age=self.age,
+                    eval_age=1000,
+                    frozen=(index, n) in self.frozen,
+                    learning_rate=self.rates.get((index, n), 1.0),
+                    health=pb.FROZEN
+                    if (index, n) in self.frozen
+                    else pb.DEAD
+                    if self.neuron_rates[index, n] == 0.0
                     else pb.GOOD,
                 )
                 for n in range(count)
@@ -191,7 +258,9 @@ class FakeService(ExperimentServiceServicer):
         assert run is not None
         return run
 
-    def ExperimentCommand(self, request: pb.ExperimentCommandRequest, context: grpc.ServicerContext) -> pb.CommandResponse:
+    def ExperimentCommand(
+        self, request: pb.ExperimentCommandRequest, context: grpc.ServicerContext
+    ) -> pb.CommandResponse:
         run = self._run(request.run_id, context) if not request.get_runs else self.live
         answer = pb.CommandResponse(success=True, run_id=run.run_id if run else "")
         for name in ("get_status", "get_checkpoints", "get_runs", "get_journal", "get_interactive_layers"):
@@ -235,7 +304,8 @@ class FakeService(ExperimentServiceServicer):
         for field, value in wanted.ListFields():
             if field.name == "learning_rate" and not 0 < value <= 10:
                 return pb.CommandResponse(
-                    success=False, message=f"learning_rate is above 0 and at most 10, not {value:g}; nothing was changed"
+                    success=False,
+                    message=f"learning_rate is above 0 and at most 10, not {value:g}; nothing was changed",
                 )
             if field.name == "training_steps_to_do":
                 run.total = run.step + value
@@ -254,9 +324,11 @@ class FakeService(ExperimentServiceServicer):
         known = bool(request.cursor) and int(generation) == run.generation
         first = int(index) if known else 0
         points = [
-            point for point in run.points[first:]
+            point
+            for point in run.points[first:]
             if (not request.graph_name or point.metric_name == request.graph_name)
-            and point.age >= request.min_age and (not request.max_age or point.age <= request.max_age)
+            and point.age >= request.min_age
+            and (not request.max_age or point.age <= request.max_age)
         ]
         total = len(points)
         series: dict[tuple[str, str, int], list[pb.LoggerDataPoint]] = {}
@@ -265,7 +337,10 @@ class FakeService(ExperimentServiceServicer):
         limit = request.max_points or 10**9
         points = [point for each in series.values() for point in each[:: -(-len(each) // limit)]]
         return pb.GetLatestLoggerDataResponse(
-            points=points, cursor=f"{run.generation}:{len(run.points)}", reset=not known, run_id=run.run_id,
+            points=points,
+            cursor=f"{run.generation}:{len(run.points)}",
+            reset=not known,
+            run_id=run.run_id,
             total_points=total,
         )
 
@@ -290,12 +365,15 @@ class FakeService(ExperimentServiceServicer):
             success=True, message=f"Restored step {point.step:,} as branch {run.branch}; paused.", branch=run.branch
         )
 
-    def GetDataSamples(self, request: pb.GetDataSamplesRequest, context: grpc.ServicerContext) -> pb.DataSamplesResponse:
+    def GetDataSamples(
+        self, request: pb.GetDataSamplesRequest, context: grpc.ServicerContext
+    ) -> pb.DataSamplesResponse:
         run = self._run(request.run_id, context)
         self.sample_requests.append(request)
         wanted = request.filter
         found = [
-            sample for sample in run.samples
+            sample
+            for sample in run.samples
             if (not wanted.origin or sample["origin"] == wanted.origin)
             and (not wanted.HasField("discarded") or sample["discarded"] == wanted.discarded)
             and (not wanted.HasField("wrong") or (sample["label"] != sample["prediction"]) == wanted.wrong)
@@ -310,14 +388,25 @@ class FakeService(ExperimentServiceServicer):
             found.sort(key=columns.get(name, lambda sample: sample.get(name, 0)), reverse=request.descending)
         page = found[request.start_index : request.start_index + request.records_cnt]
         return pb.DataSamplesResponse(
-            success=True, run_id=run.run_id, number_of_matches=len(found), number_of_all_samples=len(run.samples),
+            success=True,
+            run_id=run.run_id,
+            number_of_matches=len(found),
+            number_of_all_samples=len(run.samples),
             number_of_discarded_samples=sum(sample["discarded"] for sample in run.samples),
             data_records=[
                 pb.DataRecord(
-                    sample_id=str(sample["id"]), origin=sample["origin"], label=sample["label"], loss=sample["loss"],
-                    prediction=sample["prediction"], encounters=3, last_age=run.age, discarded=sample["discarded"],
-                    label_name=CLASSES[sample["label"]], prediction_name=CLASSES[sample["prediction"]],
-                    image_key="k1" if run.live else "", metadata={"loss": "x", "file": f"{sample['id']}.png"},
+                    sample_id=str(sample["id"]),
+                    origin=sample["origin"],
+                    label=sample["label"],
+                    loss=sample["loss"],
+                    prediction=sample["prediction"],
+                    encounters=3,
+                    last_age=run.age,
+                    discarded=sample["discarded"],
+                    label_name=CLASSES[sample["label"]],
+                    prediction_name=CLASSES[sample["prediction"]],
+                    image_key="k1" if run.live else "",
+                    metadata={"loss": "x", "file": f"{sample['id']}.png"},
                 )
                 for sample in page
             ],
@@ -367,7 +456,7 @@ class FakeService(ExperimentServiceServicer):
         elif request.operation == pb.CHANGE_LEARNING_RATE:
             if request.learning_rate < 0:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the factor is 0 or more")
-            run.rates.update({place: request.learning_rate for place in places})
+            run.rates.update(dict.fromkeys(places, request.learning_rate))
         word = pb.NeuronOperation.Name(request.operation).lower().replace("_", " ")
         summary = f"{word} of {name}: neurons {', '.join(str(n) for n in request.neuron_ids)}"
         run.note("neuron_edit", summary.capitalize(), layer=name, neurons=list(request.neuron_ids))
@@ -400,8 +489,13 @@ class FakeBackend:
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self._server.start()
         self.file = root / "backend.json"
-        content = {"address": f"127.0.0.1:{self.port}", "control_token": token, "watch_token": "", "pid": os.getpid(),
-                   "started_ms": service.started_ms}
+        content = {
+            "address": f"127.0.0.1:{self.port}",
+            "control_token": token,
+            "watch_token": "",
+            "pid": os.getpid(),
+            "started_ms": service.started_ms,
+        }
         self.file.write_text(json.dumps(content))
 
     def stop(self) -> None:

@@ -6,6 +6,7 @@
     const SETTLES = 2500; // milliseconds between two refreshes by ourselves
     const VOLATILE = new Set(["loss", "prediction", "encounters", "last_age"]);
     let asked = null; // the filter the grid has
+    let installed = null; // the source of rows the grid was given
     let api = null;
     let broken = false;
     let refreshed = 0;
@@ -105,11 +106,14 @@
         await ready();
         const now = Date.now();
         const byHand = triggered.some((name) => name.startsWith("samples-changed") || name.startsWith("samples-refresh"));
-        if (text !== asked || (broken && now - refreshed > SETTLES)) {
+        // The component around the grid gives it a source of its own when it is ready, which may be after us.
+        const replaced = api.getGridOption("datasource") !== installed;
+        if (text !== asked || replaced || (broken && now - refreshed > SETTLES)) {
             if (text !== asked) api.deselectAll();
             asked = text;
             refreshed = now;
-            api.setGridOption("datasource", source(text));
+            installed = source(text);
+            api.setGridOption("datasource", installed);
         } else if (byHand || (status && status.state === "running" && now - refreshed > SETTLES && calm())) {
             refreshed = now;
             api.refreshInfiniteCache();

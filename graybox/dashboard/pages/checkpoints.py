@@ -8,6 +8,7 @@ import dash_mantine_components as dmc
 from dash import ALL, Dash, Input, Output, State, ctx, dcc, html, no_update
 
 from graybox.dashboard import ids, toasts, transport
+from graybox.dashboard.attributes import attributes
 from graybox.dashboard.client import CallFailed
 from graybox.dashboard.colours import run_colours
 from graybox.dashboard.hub import Hub
@@ -26,23 +27,12 @@ def layout() -> html.Div:
     """Save, the list, the branches, and the question before a restore."""
     return html.Div(
         [
+            _save_bar(),
             html.Div(
                 [
-                    dmc.TextInput(
-                        id="checkpoint-name", placeholder="Name (optional)", size="sm", value="", w=220,
-                        attributes={"input": {"maxLength": 100}},
-                        **{"aria-label": "Name of the checkpoint"},
+                    html.Div(
+                        _empty("Reading the checkpoints…"), id="checkpoint-list", className="gb-card gb-table-card"
                     ),
-                    html.Button(
-                        [icon("device-floppy", 16), html.Span("Save checkpoint")], id="checkpoint-save",
-                        className="gb-button gb-primary", n_clicks=0,
-                    ),
-                ],
-                className="gb-toolbar gb-toolbar-start",
-            ),
-            html.Div(
-                [
-                    html.Div(_empty("Reading the checkpoints…"), id="checkpoint-list", className="gb-card gb-table-card"),
                     html.Aside(
                         [html.Div("Branches", className="gb-card-title"), html.Div(id="branch-tree")],
                         className="gb-card gb-branches",
@@ -50,25 +40,53 @@ def layout() -> html.Div:
                 ],
                 className="gb-checkpoints",
             ),
-            dmc.Modal(
-                [
-                    html.P("", id="restore-question"),
-                    html.Div(
-                        [
-                            html.Button("Cancel", id="cancel-restore", className="gb-button", n_clicks=0),
-                            html.Button(
-                                [icon("restore", 16), html.Span("Restore")], id="confirm-restore",
-                                className="gb-button gb-primary", n_clicks=0,
-                            ),
-                        ],
-                        className="gb-actions gb-end",
-                    ),
-                ],
-                id="restore-modal", title="Go back to this checkpoint?", centered=True, opened=False, zIndex=500,
-                transitionProps={"duration": 120},
-            ),
+            _question(),
             dcc.Store(id=ASKED),
         ]
+    )
+
+
+def _save_bar() -> html.Div:
+    return html.Div(
+        [
+            dmc.TextInput(
+                id="checkpoint-name",
+                placeholder="Name (optional)",
+                size="sm",
+                value="",
+                w=220,
+                attributes={"input": {"maxLength": 100}},
+                **attributes({"aria-label": "Name of the checkpoint"}),
+            ),
+            html.Button(
+                [icon("device-floppy", 16), html.Span("Save checkpoint")],
+                id="checkpoint-save",
+                className="gb-button gb-primary",
+                n_clicks=0,
+            ),
+        ],
+        className="gb-toolbar gb-toolbar-start",
+    )
+
+
+def _question() -> dmc.Modal:
+    confirm = html.Button(
+        [icon("restore", 16), html.Span("Restore")], id="confirm-restore", className="gb-button gb-primary", n_clicks=0
+    )
+    return dmc.Modal(
+        [
+            html.P("", id="restore-question"),
+            html.Div(
+                [html.Button("Cancel", id="cancel-restore", className="gb-button", n_clicks=0), confirm],
+                className="gb-actions gb-end",
+            ),
+        ],
+        id="restore-modal",
+        title="Go back to this checkpoint?",
+        centered=True,
+        opened=False,
+        zIndex=500,
+        transitionProps={"duration": 120},
     )
 
 
@@ -98,7 +116,8 @@ def table(checkpoints: list[pb.CheckpointInfo], colours: dict[int, str], live: b
         html.Th(""),
     ]
     return html.Table(
-        [html.Thead(html.Tr(headings)), html.Tbody([_row(point, shown, colours, live) for point in newest])], className="gb-table"
+        [html.Thead(html.Tr(headings)), html.Tbody([_row(point, shown, colours, live) for point in newest])],
+        className="gb-table",
     )
 
 
@@ -135,14 +154,19 @@ def _row(point: pb.CheckpointInfo, shown: list[str], colours: dict[int, str], li
                 )
             ),
         ],
-        id=f"checkpoint-{point.id}", **{"data-step": str(point.step), "data-name": point.name},
+        id=f"checkpoint-{point.id}",
+        **attributes({"data-step": str(point.step), "data-name": point.name}),
     )
 
 
 def _restore(point: pb.CheckpointInfo, what: str, text: str, name: str, live: bool) -> html.Button:
     return html.Button(
-        text, id={"type": RESTORE, "checkpoint": point.id, "what": what}, n_clicks=0, disabled=not live,
-        className=f"gb-button gb-button-small {name}", title="" if live else "Only while the run's backend is there",
+        text,
+        id={"type": RESTORE, "checkpoint": point.id, "what": what},
+        n_clicks=0,
+        disabled=not live,
+        className=f"gb-button gb-button-small {name}",
+        title="" if live else "Only while the run's backend is there",
     )
 
 
@@ -167,7 +191,11 @@ def branch_tree(run: pb.RunInfo | None, current: int, colours: dict[int, str]) -
         for branch in branches:
             if branch.parent != parent and not (parent == -1 and branch.parent not in known):
                 continue
-            origin = f"from step {count(branch.fork_step)} of {branch.parent}" if branch.parent in known else "from the start"
+            origin = (
+                f"from step {count(branch.fork_step)} of {branch.parent}"
+                if branch.parent in known
+                else "from the start"
+            )
             rows.append(
                 html.Div(
                     [
@@ -176,7 +204,8 @@ def branch_tree(run: pb.RunInfo | None, current: int, colours: dict[int, str]) -
                         html.Span(origin, className="gb-muted gb-small"),
                         html.Span("now", className="gb-chip") if branch.branch == current else None,
                     ],
-                    className="gb-branch", style={"paddingLeft": 18 * depth},
+                    className="gb-branch",
+                    style={"paddingLeft": 18 * depth},
                 )
             )
             add(branch.branch, depth + 1)

@@ -8,6 +8,7 @@ from typing import Any
 from dash import Dash, Input, Output, State, html, no_update
 
 from graybox.dashboard import ids, transport
+from graybox.dashboard.attributes import attributes
 from graybox.dashboard.client import CallFailed
 from graybox.dashboard.hub import Hub
 from graybox.dashboard.icons import icon
@@ -45,7 +46,9 @@ def entries(journal: list[pb.JournalEntry]) -> Any:
         return _empty("Nothing was done to this run yet. Every intervention will be listed here.")
     rows: list[Any] = [_row(entry) for entry in reversed(journal[-SHOWN:])]
     if len(journal) > SHOWN:
-        rows.append(html.Div(f"{len(journal) - SHOWN} older entries are in the journal.", className="gb-muted gb-older"))
+        rows.append(
+            html.Div(f"{len(journal) - SHOWN} older entries are in the journal.", className="gb-muted gb-older")
+        )
     return rows
 
 
@@ -74,7 +77,9 @@ def _row(entry: pb.JournalEntry) -> html.Div:
                 className="gb-history-time",
             ),
         ],
-        className="gb-history-row", id=f"history-{entry.sequence}", **{"data-kind": entry.kind},
+        className="gb-history-row",
+        id=f"history-{entry.sequence}",
+        **attributes({"data-kind": entry.kind}),
     )
 
 

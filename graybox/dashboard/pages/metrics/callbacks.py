@@ -16,6 +16,7 @@ from graybox.dashboard.pages.metrics.layout import CHOICE, GRAPH, NAMES, RUNS, S
 
 def register(app: Dash, hub: Hub) -> None:
     """The page's callbacks."""
+    _register_browser(app)
     cursor = transport.cursor("metrics")
 
     @app.callback(
@@ -73,6 +74,8 @@ def register(app: Dash, hub: Hub) -> None:
     async def lay_out(names: list[str] | None) -> Any:
         return graph_cards(names or [])
 
+
+def _register_browser(app: Dash) -> None:
     app.clientside_callback(
         ClientsideFunction("graybox", "rememberZoom"),
         Output(ZOOM, "data"),

@@ -91,9 +91,14 @@ async def lines_of(hub: Hub, collected: Collected, name: str, view: View) -> lis
         for key in keys:
             lines.append(
                 Line(
-                    run_id=run.run_id, branch=key.branch, split=key.split, label=_label(run, key),
-                    colour=collected.colours[run.run_id, key.branch], dash=line_dash(key.split),
-                    series=found.get(key, Series()), version=f"{run.run_id}:{held.version}",
+                    run_id=run.run_id,
+                    branch=key.branch,
+                    split=key.split,
+                    label=_label(run, key),
+                    colour=collected.colours[run.run_id, key.branch],
+                    dash=line_dash(key.split),
+                    series=found.get(key, Series()),
+                    version=f"{run.run_id}:{held.version}",
                 )
             )
     return lines
@@ -120,10 +125,13 @@ def run_rows(hub: Hub, collected: Collected) -> list[dict[str, Any]]:
             facts.append(clock(run.created_ms))
             rows.append(
                 {
-                    "key": f"{run.run_id}/{branch}", "id": f"run-toggle-{run.run_id}-{branch}",
+                    "key": f"{run.run_id}/{branch}",
+                    "id": f"run-toggle-{run.run_id}-{branch}",
                     "name": (run.experiment_name or run.run_id) + (f" · branch {branch}" if len(branches) > 1 else ""),
-                    "facts": " · ".join(facts), "state": state if branch == branches[-1] else "",
-                    "colour": collected.colours[run.run_id, branch], "title": run_title(run),
+                    "facts": " · ".join(facts),
+                    "state": state if branch == branches[-1] else "",
+                    "colour": collected.colours[run.run_id, branch],
+                    "title": run_title(run),
                     "shown": (run.run_id, branch) in collected.shown,
                 }
             )

@@ -53,9 +53,7 @@ class View:
 
 def structure(lines: Sequence[Line], view: View) -> str:
     """What must stay the same for a change to be sent as data only."""
-    traces = ";".join(
-        f"{line.run_id}/{line.branch}/{line.split}/{line.colour}/{_has_points(line)}" for line in lines
-    )
+    traces = ";".join(f"{line.run_id}/{line.branch}/{line.split}/{line.colour}/{_has_points(line)}" for line in lines)
     return f"{traces}|{'log' if view.log else 'linear'}"
 
 
@@ -131,26 +129,44 @@ def _has_points(line: Line) -> bool:
 
 def _ghost_trace(line: Line, curve: dict[str, list[Any]]) -> dict[str, Any]:
     return {
-        "type": "scatter", "mode": "lines", **curve, "hoverinfo": "skip", "opacity": 0.28,
-        "line": {"color": line.colour, "width": 1, "dash": "solid"}, "showlegend": False,
+        "type": "scatter",
+        "mode": "lines",
+        **curve,
+        "hoverinfo": "skip",
+        "opacity": 0.28,
+        "line": {"color": line.colour, "width": 1, "dash": "solid"},
+        "showlegend": False,
     }
 
 
 def _line_trace(line: Line, curve: dict[str, list[Any]]) -> dict[str, Any]:
     return {
-        "type": "scatter", "mode": "lines+markers" if _has_points(line) else "lines", **curve, "name": line.label,
-        "line": {"color": line.colour, "width": 2, "dash": line.dash}, "marker": {"size": 5}, "showlegend": False,
+        "type": "scatter",
+        "mode": "lines+markers" if _has_points(line) else "lines",
+        **curve,
+        "name": line.label,
+        "line": {"color": line.colour, "width": 2, "dash": line.dash},
+        "marker": {"size": 5},
+        "showlegend": False,
         "hovertemplate": "%{y:.4~g}",
     }
 
 
 def _marks_trace(marks: Marks, symbol: str, height: float) -> dict[str, Any]:
     return {
-        "type": "scatter", "mode": "markers", "x": [age for age, _, _ in marks.points],
-        "y": [height] * len(marks.points), "yaxis": "y2", "showlegend": False,
-        "text": [text for _, text, _ in marks.points], "hovertemplate": "%{text}<extra></extra>", "cliponaxis": False,
+        "type": "scatter",
+        "mode": "markers",
+        "x": [age for age, _, _ in marks.points],
+        "y": [height] * len(marks.points),
+        "yaxis": "y2",
+        "showlegend": False,
+        "text": [text for _, text, _ in marks.points],
+        "hovertemplate": "%{text}<extra></extra>",
+        "cliponaxis": False,
         "marker": {
-            "symbol": symbol, "size": 9, "color": [colour for _, _, colour in marks.points],
+            "symbol": symbol,
+            "size": 9,
+            "color": [colour for _, _, colour in marks.points],
             "line": {"width": 1, "color": "rgba(128,128,128,0.6)"},
         },
     }
@@ -158,12 +174,23 @@ def _marks_trace(marks: Marks, symbol: str, height: float) -> dict[str, Any]:
 
 def _layout(view: View, percent: bool, clip: dict[str, float]) -> dict[str, Any]:
     x: dict[str, Any] = {
-        "automargin": True, "showline": False, "zeroline": False, "ticks": "", "nticks": 7,
-        "spikecolor": "rgba(128,128,128,0.55)", "spikethickness": 1, "spikedash": "dot",
-        "title": {"text": "samples seen", "standoff": 6, "font": {"size": 12}}, "tickformat": "~s", "hoverformat": ",d",
+        "automargin": True,
+        "showline": False,
+        "zeroline": False,
+        "ticks": "",
+        "nticks": 7,
+        "spikecolor": "rgba(128,128,128,0.55)",
+        "spikethickness": 1,
+        "spikedash": "dot",
+        "title": {"text": "samples seen", "standoff": 6, "font": {"size": 12}},
+        "tickformat": "~s",
+        "hoverformat": ",d",
     }
     y: dict[str, Any] = {
-        "automargin": True, "zeroline": False, "nticks": 7, "type": "log" if view.log else "linear",
+        "automargin": True,
+        "zeroline": False,
+        "nticks": 7,
+        "type": "log" if view.log else "linear",
         "autorangeoptions": clip,
     }
     if percent:
@@ -173,9 +200,18 @@ def _layout(view: View, percent: bool, clip: dict[str, float]) -> dict[str, Any]
     if "y" in view.zoom and not view.log:
         y["range"], y["autorange"] = view.zoom["y"], False
     return {
-        "uirevision": "keep", "margin": {"l": 8, "r": 14, "t": 8, "b": 8}, "autosize": True, "showlegend": False,
-        "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)", "hovermode": "x unified",
-        "hoverdistance": 24, "dragmode": "zoom", "font": {"size": 12, "family": FONT},
-        "hoverlabel": {"bgcolor": "#fff", "font": {"size": 12, "family": FONT}}, "xaxis": x, "yaxis": y,
+        "uirevision": "keep",
+        "margin": {"l": 8, "r": 14, "t": 8, "b": 8},
+        "autosize": True,
+        "showlegend": False,
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "hovermode": "x unified",
+        "hoverdistance": 24,
+        "dragmode": "zoom",
+        "font": {"size": 12, "family": FONT},
+        "hoverlabel": {"bgcolor": "#fff", "font": {"size": 12, "family": FONT}},
+        "xaxis": x,
+        "yaxis": y,
         "yaxis2": {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True},
     }

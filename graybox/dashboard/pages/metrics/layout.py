@@ -8,6 +8,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import dcc, html
 
+from graybox.dashboard.attributes import attributes
 from graybox.dashboard.icons import icon
 
 GRAPH = "metric-graph"
@@ -30,7 +31,10 @@ def layout() -> html.Div:
         [
             html.Div(id="summary-cards", className="gb-cards"),
             html.Div(
-                [html.Div(id="runs-list", className="gb-runs", role="group", **{"aria-label": "Runs"}), _controls()],
+                [
+                    html.Div(id="runs-list", className="gb-runs", role="group", **attributes({"aria-label": "Runs"})),
+                    _controls(),
+                ],
                 className="gb-metrics-bar gb-card",
             ),
             html.Div(_nothing_yet(), id="graphs", className="gb-graphs"),
@@ -50,8 +54,17 @@ def _controls() -> html.Div:
                 [
                     html.Span("Smoothing", className="gb-label", id="smoothing-label"),
                     dmc.Slider(
-                        id="smoothing", min=0, max=0.99, step=0.01, value=0.6, size="sm", w=150, label=None,
-                        updatemode="drag", persistence=True, **{"aria-label": "Smoothing"},
+                        id="smoothing",
+                        min=0,
+                        max=0.99,
+                        step=0.01,
+                        value=0.6,
+                        size="sm",
+                        w=150,
+                        label=None,
+                        updatemode="drag",
+                        persistence=True,
+                        **attributes({"aria-label": "Smoothing"}),
                     ),
                     html.Span("0.60", id="smoothing-value", className="gb-number gb-muted"),
                 ],
@@ -61,10 +74,14 @@ def _controls() -> html.Div:
             dmc.Switch(id="ignore-outliers", label="Ignore outliers", size="xs", checked=True, persistence=True),
             html.Div(
                 [
-                    html.Span(className="gb-line"), "train",
-                    html.Span(className="gb-line gb-line-dashed"), "evaluation",
-                    html.Span("◆", className="gb-mark"), "checkpoint",
-                    html.Span("▲", className="gb-mark"), "intervention",
+                    html.Span(className="gb-line"),
+                    "train",
+                    html.Span(className="gb-line gb-line-dashed"),
+                    "evaluation",
+                    html.Span("◆", className="gb-mark"),
+                    "checkpoint",
+                    html.Span("▲", className="gb-mark"),
+                    "intervention",
                 ],
                 className="gb-legend gb-muted",
             ),
@@ -94,11 +111,14 @@ def graph_cards(names: list[str]) -> Any:
                 html.Div(title(name), className="gb-card-title"),
                 html.Div(
                     dcc.Graph(
-                        id={"type": GRAPH, "metric": name}, className="gb-graph", responsive=True,
+                        id={"type": GRAPH, "metric": name},
+                        className="gb-graph",
+                        responsive=True,
                         config={"displayModeBar": False, "doubleClick": "reset+autosize", "showTips": False},
                         figure={"data": [], "layout": {"xaxis": {"visible": False}, "yaxis": {"visible": False}}},
                     ),
-                    id=f"graph-{slug(name)}", className="gb-graph-box",
+                    id=f"graph-{slug(name)}",
+                    className="gb-graph-box",
                 ),
             ],
             className="gb-card gb-graph-card",

@@ -1,0 +1,295 @@
+"""Every page in a real browser, over a backend that only pretends to train."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
+
+from graybox.proto import experiment_service_pb2 as pb
+from tests.dashboard.fake_backend import FakeBackend, FakeRun, FakeService
+from tests.dashboard.programs import dashboard
+
+pytestmark = pytest.mark.browser
+expect.set_options(timeout=15_000)
+RUN = "20261120-131502-digits-1f3a"
+CURVES = """() => {
+    const plot = document.querySelector('#graph-loss .js-plotly-plot');
+    if (!plot || !plot.data) return [];
+    return plot.data.filter(trace => trace.name).map(trace => [trace.line.color, trace.line.dash, trace.x.length]);
+}"""
+STEP = "() => Number(document.querySelector('#progress-text').textContent.match(/[0-9,]+/)[0].replace(/,/g, ''))"
+
+
+class Stage:
+    """A dashboard over a backend, and what the browser complained about."""
+
+    def __init__(self, page: Page, url: str, backend: FakeBackend) -> None:
+        self.page, self.url, self.backend = page, url, backend
+        self.complaints: list[str] = []
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("console", lambda m: self.complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on(
+            "request", lambda r: None if r.url.startswith((url, "data:", "blob:")) else self.complaints.append(r.url)
+        )
+
+    def _watch(self, request: Request) -> None:
+        if not request.url.startswith((self.url, "data:", "blob:")):
+            self.complaints.append(f"loaded from elsewhere: {request.url}")
+
+    @property
+    def run(self) -> FakeRun:
+        live = self.backend.service.live
+        assert live is not None
+        return live
+
+    def open(self, name: str) -> None:
+        self.page.goto(f"{self.url}/{name}")
+        expect(self.page.locator("#state-badge")).to_have_attribute("data-state", "running")
+
+    def toast(self, text: str) -> None:
+        expect(self.page.locator(".mantine-Notification-root", has_text=text)).to_be_visible()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    root = tmp_path_factory.mktemp("browser") / "root"
+    root.mkdir()
+    with dashboard(root, 0) as (_, log):
+        url = log.read_text().split("Dash is running on ")[1].split()[0].rstrip("/")
+        yield url, root
+
+
+@pytest.fixture(scope="module")
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """One for all tests, so that what every page loads is fetched once."""
+    context = browser.new_context(viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(15_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def stage(context: BrowserContext, served: tuple[str, Path]) -> Iterator[Stage]:
+    url, root = served
+    old = FakeRun("20261119-090000-digits-bbbb", "older", live=False, steps=400, seed=2)
+    live = FakeRun(RUN, "digits", live=True, steps=1200, seed=3, samples=240)
+    backend = FakeBackend(root, FakeService([old, live], pace=2))
+    stage = Stage(context.new_page(), url, backend)
+    yield stage
+    stage.page.evaluate("localStorage.clear()")
+    stage.page.close()
+    stage.backend.stop()
+    assert stage.complaints == []
+
+
+def test_pages_fit_the_window_and_complain_about_nothing(stage: Stage) -> None:
+    page = stage.page
+    shown = {
+        "metrics": "#graph-accuracy .scatterlayer .trace",
+        "data": "#samples-grid .ag-row .gb-thumbnail",
+        "model": "#neuron-tile-3",
+        "checkpoints": "#checkpoint-c0001",
+        "history": "#history-list .gb-empty",
+    }
+    stage.open("metrics")
+    background = "getComputedStyle(document.body).backgroundColor"
+    colours = set()
+    for scheme, width in (("light", 1440), ("light", 420), ("dark", 420), ("dark", 1440)):
+        page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+        page.set_viewport_size({"width": width, "height": 900})
+        for name, selector in shown.items():
+            page.click(f"#tab-{name}")
+            expect(page.locator(selector).first).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+        colours.add((scheme, page.evaluate(background)))
+    assert len(colours) == 2
+
+
+def test_light_and_dark_are_remembered(stage: Stage) -> None:
+    page = stage.page
+    page.emulate_media(color_scheme="light")
+    stage.open("metrics")
+    html = page.locator("html")
+    expect(html).to_have_attribute("data-mantine-color-scheme", "light")
+    page.click("#theme-toggle")
+    expect(html).to_have_attribute("data-mantine-color-scheme", "dark")
+    page.reload()
+    expect(html).to_have_attribute("data-mantine-color-scheme", "dark")
+    page.click("#theme-toggle")
+    expect(html).to_have_attribute("data-mantine-color-scheme", "light")
+
+
+def test_curves_are_drawn_one_colour_per_run_and_hidden_with_a_tick(stage: Stage) -> None:
+    page = stage.page
+    stage.open("metrics")
+    expect(page.locator(f"#run-toggle-{RUN}-0")).to_be_checked()
+    drawn = CURVES
+    page.wait_for_function(f"({drawn})().length === 4")
+    lines = page.evaluate(drawn)
+    assert len({colour for colour, _, _ in lines}) == 2
+    assert sorted(dash for _, dash, _ in lines) == ["dash", "dash", "solid", "solid"]
+    page.uncheck("#run-toggle-20261119-090000-digits-bbbb-0")
+    page.wait_for_function(f"({drawn})().length === 2")
+    before = page.evaluate(drawn)[0][2]
+    page.wait_for_function(f"({drawn})()[0][2] > {before}")
+
+
+def test_a_zoom_stays_while_points_come_in(stage: Stage) -> None:
+    page = stage.page
+    stage.open("metrics")
+    page.wait_for_function(f"({CURVES})().length === 4")
+    area = page.locator("#graph-loss .nsewdrag").first
+    expect(area).to_be_visible()
+    box = area.bounding_box()
+    assert box is not None
+    page.mouse.move(box["x"] + 60, box["y"] + 40)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 260, box["y"] + 200, steps=5)
+    page.mouse.up()
+    measure = "() => document.querySelector('#graph-loss .js-plotly-plot')._fullLayout.xaxis.range"
+    zoomed = page.evaluate(measure)
+    step = stage.run.step
+    page.wait_for_function(f"step => ({STEP})() > step + 20", arg=step)
+    assert page.evaluate(measure) == zoomed
+    page.mouse.dblclick(box["x"] + 100, box["y"] + 100)
+    page.wait_for_function(f"high => ({measure})()[1] > high * 1.5", arg=zoomed[1])
+
+
+def test_pause_and_hyper_parameters_answer_with_a_toast_and_the_real_value(stage: Stage) -> None:
+    page = stage.page
+    stage.open("metrics")
+    page.click("#play-pause")
+    stage.toast("Paused")
+    expect(page.locator("#state-badge")).to_have_attribute("data-state", "paused")
+    assert stage.run.state == pb.PAUSED
+    field = page.locator("#hp-learning_rate")
+    expect(field).to_have_value("0.01")
+    field.press("End")
+    field.press_sequentially("5", delay=80)
+    page.wait_for_timeout(900)
+    assert stage.run.values["learning_rate"] == 0.01
+    field.press("Enter")
+    stage.toast("Set learning rate to 0.015")
+    field.fill("99")
+    field.press("Enter")
+    stage.toast("at most 10")
+    expect(field).to_have_value(f"{stage.run.values['learning_rate']:g}")
+    field.fill("0.02")
+    field.blur()
+    stage.toast("Set learning rate to 0.02")
+    assert stage.run.values["learning_rate"] == 0.02
+    stage.run.values["learning_rate"] = 0.5
+    expect(field).to_have_value("0.5")
+    steps = page.locator("#hp-training_steps_to_do")
+    steps.focus()
+    steps.blur()
+    page.wait_for_timeout(700)
+    assert [entry.kind for entry in stage.run.journal].count("hp_change") == 2
+
+
+def test_neurons_are_chosen_and_edited(stage: Stage) -> None:
+    page = stage.page
+    stage.open("model")
+    page.click("#layer-1")
+    expect(page.locator("#layer-title")).to_contain_text("features.conv2")
+    expect(page).to_have_url(f"{stage.url}/model?layer=1")
+    expect(page.locator("#freeze")).to_be_disabled()
+    page.click("#neuron-tile-4")
+    page.click("#neuron-tile-7", modifiers=["Shift"])
+    expect(page.locator("#selection-text")).to_have_text("4 selected")
+    page.locator("#neuron-grid [row-id='1/5'] .ag-selection-checkbox").click()
+    expect(page.locator("#neuron-tile-5")).to_have_attribute("aria-pressed", "false")
+    page.click("#freeze")
+    stage.toast("Freeze of features.conv2: neurons 4, 6, 7")
+    assert stage.run.frozen == {(1, 4), (1, 6), (1, 7)}
+    expect(page.locator("#neuron-tile-6")).to_have_attribute("data-health", "frozen")
+    page.reload()
+    expect(page.locator("#neuron-tile-6")).to_have_attribute("data-health", "frozen")
+    page.click("#neuron-tile-6")
+    page.click("#unfreeze")
+    stage.toast("Unfreeze")
+    page.fill("#neuron-learning-rate", "slow")
+    page.click("#set-learning-rate")
+    stage.toast("not 'slow'")
+    page.fill("#neuron-learning-rate", "0.5")
+    page.click("#set-learning-rate")
+    stage.toast("Change learning rate")
+    assert stage.run.rates == {(1, 6): 0.5}
+
+
+def test_samples_are_filtered_discarded_and_restored(stage: Stage) -> None:
+    page = stage.page
+    stage.open("data")
+    row = page.locator("#samples-grid [row-id='train/2']")
+    row.locator("[col-id='sample_id']").click()
+    expect(page.locator("#sample-detail")).to_contain_text("train / 2")
+    page.click("#discard")
+    stage.toast("Discarded 1")
+    expect(row).to_contain_text("discarded")
+    assert stage.run.samples[2]["discarded"]
+    expect(page.locator("#samples-count")).to_contain_text("1 discarded")
+    page.click("#restore-samples")
+    stage.toast("Restored 1")
+    wrong = sum(sample["label"] != sample["prediction"] for sample in stage.run.samples)
+    page.locator("label[for='filter-wrong']").first.click()
+    expect(page.locator("#samples-count")).to_have_text(f"{wrong} of 240 samples")
+    page.click("#samples-grid .ag-header-cell[col-id='loss']")
+    worst = max((s for s in stage.run.samples if s["label"] != s["prediction"]), key=lambda sample: sample["loss"])
+    first = page.locator("#samples-grid .ag-row[row-index='0'] [col-id='sample_id']")
+    expect(first).to_have_text(str(worst["id"]))
+
+
+def test_a_checkpoint_is_saved_and_gone_back_to_after_a_question(stage: Stage) -> None:
+    page = stage.page
+    stage.open("checkpoints")
+    page.fill("#checkpoint-name", "before the storm")
+    page.click("#checkpoint-save")
+    stage.toast("Saved checkpoint before the storm")
+    row = page.locator("[data-name='before the storm']")
+    expect(row).to_be_visible()
+    page.locator("#checkpoint-c0000 .checkpoint-restore").click()
+    page.click("#cancel-restore")
+    expect(page.locator("#confirm-restore")).not_to_be_visible()
+    assert stage.run.branch == 0
+    page.locator("#checkpoint-c0000 .checkpoint-restore").click()
+    page.click("#confirm-restore")
+    stage.toast("Restored step 500 as branch 1")
+    assert (stage.run.branch, stage.run.step) == (1, 500)
+    expect(page.locator("#branch-tree")).to_contain_text("from step 500 of 0")
+    page.click("#tab-history")
+    expect(page.locator("#history-list .gb-history-row").first).to_contain_text("Restored step 500 as branch 1")
+
+
+def test_a_failed_step_is_shown_on_every_page(stage: Stage) -> None:
+    page = stage.page
+    stage.open("metrics")
+    stage.run.state, stage.run.error = pb.FAILED, "RuntimeError: a sample cannot be read"
+    stage.run.traceback = "Traceback (most recent call last):\n  File step.py"
+    for name in ("metrics", "data", "model", "checkpoints", "history"):
+        page.click(f"#tab-{name}")
+        expect(page.locator("#error-text")).to_have_text("RuntimeError: a sample cannot be read")
+    page.click("#error-details summary")
+    expect(page.locator("#error-traceback")).to_contain_text("File step.py")
+    page.click("#play-pause")
+    expect(page.locator("#error-panel")).not_to_be_visible()
+
+
+def test_a_backend_that_goes_and_comes_back_is_found_again(
+    stage: Stage, served: tuple[str, Path], request: pytest.FixtureRequest
+) -> None:
+    page = stage.page
+    stage.open("data")
+    expect(page.locator("#samples-grid .ag-row [col-id='sample_id']").first).to_have_text("0")
+    stage.backend.stop()
+    expect(page.locator("#waiting-banner")).to_contain_text("start one with python graybox_backend.py --root_directory")
+    expect(page.locator("#play-pause")).to_be_disabled()
+    stage.backend = FakeBackend(served[1], stage.backend.service, token="another")
+    request.addfinalizer(stage.backend.stop)
+    expect(page.locator("#state-badge")).to_have_attribute("data-state", "running")
+    expect(page.locator("#waiting-banner")).not_to_be_visible()
+    page.click("#play-pause")
+    stage.toast("Paused")
+    stage.complaints = [text for text in stage.complaints if "503" not in text]
