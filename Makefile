@@ -42,7 +42,7 @@ bench: $(VENV)/.installed-dev ## measure against plain PyTorch
 	@set -e; for benchmark in $(BENCHMARKS); do $(BIN)/python -m "benchmarks.$$benchmark" $(ARGS); done
 
 screenshots: $(VENV)/.installed-dev browser ## make screen-shots/ from the running product
-	$(BIN)/python scripts/screenshots.py $(ARGS)
+	$(BIN)/python -m scripts.screenshots $(ARGS)
 
 clean: ## remove environments and caches; runs are kept
 	rm -rf $(VENV) $(PROTO_VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -42,14 +42,15 @@ def seed_everything(number: int) -> None:
     random.seed(number)
     np.random.seed(number & 0xFFFFFFFF)
     torch.default_generator.manual_seed(number)
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
+    # Whether it is initialised is a flag; whether it is available asks the driver, at every sample of every batch.
+    if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(number)
 
 
 @contextlib.contextmanager
 def seeded(number: int) -> Iterator[None]:
     """Seed the global generators for a while, and put them back as they were."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() and torch.cuda.is_initialized() else []
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
     python_state, numpy_state = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=list(devices)):
         try:

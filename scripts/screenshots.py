@@ -60,6 +60,14 @@ class Stage:
         while stub.ExperimentCommand(pb.ExperimentCommandRequest(get_status=True), metadata=token).status.step < steps:
             time.sleep(0.2)
 
+    def learning_rate(self, value: float) -> None:
+        """Set it, as a person would."""
+        stub, token = self.stub()
+        change = pb.HyperParameterChange(hyper_parameters=pb.HyperParameters(learning_rate=value))
+        stub.ExperimentCommand(
+            pb.ExperimentCommandRequest(hyper_parameter_change=change, actor="demo"), metadata=token
+        )
+
     def intervene(self) -> None:
         """What a person might do in the first minutes."""
         stub, token = self.stub()
@@ -71,8 +79,7 @@ class Stage:
             pb.DataEditRequest(stat_name="discarded", samples_ids=["12", "400"], bool_value=True, actor="demo"),
             metadata=token,
         )
-        slower = pb.HyperParameterChange(hyper_parameters=pb.HyperParameters(learning_rate=0.0005))
-        stub.ExperimentCommand(pb.ExperimentCommandRequest(hyper_parameter_change=slower, actor="demo"), metadata=token)
+        self.learning_rate(0.0005)
         keep = pb.SaveCheckpointOperation(name="good so far")
         stub.ExperimentCommand(
             pb.ExperimentCommandRequest(save_checkpoint_operation=keep, actor="demo"), metadata=token
@@ -116,6 +123,7 @@ def main() -> None:
         stage = Stage(Path(temporary))
         try:
             stage.start()
+            stage.learning_rate(0.0002)  # slower, so that the two runs can be told apart
             stage.train(STEPS_BEFORE)
             stage.stop()
             stage.start("--new_run")
