@@ -55,7 +55,7 @@ class Recovery:
         entry = self._entries[0]
         if entry.outcome != "applied":
             self._entries.popleft()
-        elif session.step < entry.step:
+        elif session.step < entry.step or (entry.arguments.get("evaluated") and session.evaluation_due()):
             # The evaluations of the first time are made again: their results were rewound with the metrics.
             if session.evaluation_due():
                 session.advance_evaluation()

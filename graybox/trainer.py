@@ -227,6 +227,8 @@ class Trainer:
         else:
             self._publish()
             acknowledge()
+            return
+        self._publish()  # what could not be journalled has paused training
 
     def _carry_out(self, waiting: WaitingCommand) -> Callable[[], None]:
         """Do it; answers what to call when the outcome may be told."""
@@ -280,10 +282,12 @@ class Trainer:
         session = self.session
         journal = session.stores.journal
         step, age, branch = session.step, session.age, session.branch
+        evaluated = session.last_evaluation_step == session.step
         performed = self._interventions.perform(intervention, journal.last_sequence + 1)
         if intervention.kind in CHANGES_NEURONS:
             self._neurons_at = 0.0  # whoever acted sees the effect at once
-        arguments = {**intervention.arguments, **performed.decided}
+        # Where a pass over the evaluation split was due at this step, replay must know which of the two came first.
+        arguments = {**intervention.arguments, **performed.decided, "evaluated": evaluated}
         if command_id:
             arguments["command_id"] = command_id
         try:

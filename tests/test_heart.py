@@ -7,6 +7,7 @@ Run as a program (`python tests/test_heart.py ROOT`) this file is the process th
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import subprocess
 import sys
@@ -102,8 +103,9 @@ def fingerprint(training: Training) -> str:
     for state in session.experiment.optimizer.state.values():
         tensors += [state[key] for key in sorted(state)]
     for layer in session.network.layers:
-        trained = layer.train_dataset_tracker
-        tensors += [layer.frozen, layer.neuron_learning_rate, trained.triggers, trained.ages()]
+        tensors += [layer.frozen, layer.neuron_learning_rate]
+        for tracker in (layer.train_dataset_tracker, layer.eval_dataset_tracker):
+            tensors += [tracker.triggers, tracker.ages()]
     for tensor in tensors:
         digest.update(tensor.detach().contiguous().numpy().tobytes())
     return digest.hexdigest()
@@ -124,14 +126,19 @@ def work(root: str) -> None:
                 break
             sent = number
             future = trainer.submit(SCHEDULE[sent][1](training), command_id=f"command-{sent}")
-            future.add_done_callback(lambda f, number=sent: print(f"ACK {number} {f.result().sequence}", flush=True))
+            future.add_done_callback(lambda f, number=sent: tell(f"ACK {number} {f.result().sequence}"))
         if session.step >= LAST_STEP and done == len(SCHEDULE):
             break
         trainer.tick()
-        print(f"STEP {session.step}", flush=True)
+        tell(f"STEP {session.step}")
         time.sleep(0.001)  # so that a kill can come between any two lines
-    print(f"END {fingerprint(training)}", flush=True)
+    tell(f"END {fingerprint(training)}")
     training.stores.close()
+
+
+def tell(line: str) -> None:
+    """One write a line, since two threads tell."""
+    os.write(1, f"{line}\n".encode())
 
 
 def run_until(root: Path, stop_after: int | None) -> tuple[str | None, dict[int, int]]:

@@ -341,6 +341,31 @@ def test_commands_wait_while_it_recovers(start: Launch) -> None:
     assert training.trainer.latest().state is TrainerState.PAUSED and training.trainer.latest().step == 6
 
 
+@pytest.mark.parametrize("evaluation_first", [True, False])
+def test_replay_keeps_the_order_of_an_evaluation_and_a_command_at_one_step(
+    start: Launch, tmp_path: Path, evaluation_first: bool
+) -> None:
+    # A scheduler that follows the evaluation loss makes the order matter for the weights.
+    def plateau(optimizer: optim.Optimizer) -> Any:
+        return optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=0)
+
+    training = start(full_eval_frequency=4, scheduler=plateau)
+    ticks(training, 4 if not evaluation_first else 7)
+    assert training.trainer.latest().step == 4
+    assert (training.trainer.session.last_evaluation_step == 4) is evaluation_first
+    do(training, EditNeurons(Reinitialize("out")))
+    while training.trainer.latest().step < 30:
+        training.trainer.tick()
+    do(training, Pause())
+    expected = bits(training)
+    crash(training)
+    training = start(full_eval_frequency=4, scheduler=plateau)
+    while training.trainer.tick():
+        pass
+    assert training.trainer.latest().step == 30
+    assert bits(training) == expected
+
+
 def test_steps_run_out_and_more_can_be_given(start: Launch) -> None:
     training = start(training_steps_to_do=3, full_eval_frequency=10)
     ticks(training, 10)

@@ -70,7 +70,7 @@ def full_figure(lines: Sequence[Line], marks: Sequence[Marks], view: View, perce
     for line in lines:
         raw, bold = _curve(line, view)
         curves.append(bold["y"])
-        data += [_ghost_trace(line, raw), _line_trace(line, bold)]
+        data += [_ghost_trace(line, raw), _line_trace(line, bold, percent)]
     data += [_marks_trace(mark, *style) for mark, style in zip(marks, _MARK_STYLES, strict=True)]
     return {"data": data, "layout": _layout(view, percent, _clip(curves, view))}
 
@@ -139,7 +139,7 @@ def _ghost_trace(line: Line, curve: dict[str, list[Any]]) -> dict[str, Any]:
     }
 
 
-def _line_trace(line: Line, curve: dict[str, list[Any]]) -> dict[str, Any]:
+def _line_trace(line: Line, curve: dict[str, list[Any]], percent: bool) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines+markers" if _has_points(line) else "lines",
@@ -148,7 +148,7 @@ def _line_trace(line: Line, curve: dict[str, list[Any]]) -> dict[str, Any]:
         "line": {"color": line.colour, "width": 2, "dash": line.dash},
         "marker": {"size": 5},
         "showlegend": False,
-        "hovertemplate": "%{y:.4~g}",
+        "hovertemplate": "%{y:.2%}" if percent else "%{y:.4~g}",
     }
 
 
