@@ -64,9 +64,7 @@ class Stage:
         """Set it, as a person would."""
         stub, token = self.stub()
         change = pb.HyperParameterChange(hyper_parameters=pb.HyperParameters(learning_rate=value))
-        stub.ExperimentCommand(
-            pb.ExperimentCommandRequest(hyper_parameter_change=change, actor="demo"), metadata=token
-        )
+        stub.ExperimentCommand(pb.ExperimentCommandRequest(hyper_parameter_change=change, actor="demo"), metadata=token)
 
     def intervene(self) -> None:
         """What a person might do in the first minutes."""
