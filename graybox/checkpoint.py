@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import optim
 
 from graybox.errors import Refused, StorageError
 from graybox.sample_stream import Position
@@ -30,17 +31,18 @@ class CheckpointKeeper:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self._next_ordinal = 0
         self._checked: tuple[str, dict[str, Any]] | None = None
 
-    def save(self, reason: str, name: str = "") -> Future[CheckpointRecord]:
+    def save(self, reason: str, name: str = "", metrics: Mapping[str, float] | None = None) -> Future[CheckpointRecord]:
         """Keep the present. The future is done when the checkpoint is whole on the disk; its exception is a
-        StorageError."""
+        StorageError.
+
+        metrics: by "split/metric", what is known where this branch has measured nothing yet.
+        """
         session = self.session
         stores = session.stores
         payload = capture(session)
-        self._next_ordinal = max(self._next_ordinal + 1, int(stores.checkpoints.next_id()))
-        identity = f"{self._next_ordinal:06d}"
+        identity = stores.checkpoints.next_id()
         facts: dict[str, Any] = {
             "id": identity,
             "experiment_hash": session.experiment_hash(),
@@ -51,7 +53,7 @@ class CheckpointKeeper:
             "reason": reason,
             "time_ms": now_ms(),
             "journal_sequence": payload["journal_sequence"],
-            "metrics": {f"{split}/{metric}": point.value for (split, metric), point in stores.metrics.latest().items()},
+            "metrics": {**(metrics or {}), **self._metrics_of_branch()},
         }
         session.last_checkpoint_step = session.step
 
@@ -64,6 +66,14 @@ class CheckpointKeeper:
             return record
 
         return stores.flusher.submit(write)
+
+    def _metrics_of_branch(self) -> dict[str, float]:
+        latest = self.session.stores.metrics.latest()
+        return {
+            f"{split}/{metric}": point.value
+            for (split, metric), point in latest.items()
+            if point.branch == self.session.branch
+        }
 
     def check(self, record: CheckpointRecord, *, weights_only: bool = False) -> None:
         """Whether it can be restored: raises what `load` raises. The `load` that follows does not read it again."""
@@ -134,7 +144,7 @@ def restore_all(session: Session, payload: Mapping[str, Any]) -> None:
     """Everything but the branch and whether training runs, which whoever restores decides."""
     experiment = session.experiment
     restore_weights(session, payload)
-    experiment.optimizer.load_state_dict(from_plain(payload["optimizer"]))
+    load_optimizer(experiment.optimizer, from_plain(payload["optimizer"]))
     if experiment.scheduler is not None and payload["scheduler"] is not None:
         experiment.scheduler.load_state_dict(from_plain(payload["scheduler"]))
     layers = dict(session.network.named_layers())
@@ -187,6 +197,18 @@ def check_kinds(session: Session, record: CheckpointRecord, payload: Mapping[str
                 f"{here.get(name, 'missing')} in this experiment; start a new run, take over its weights only, or go "
                 "back to what it was made with"
             )
+
+
+def load_optimizer(optimizer: optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """As `optimizer.load_state_dict`, but numbers that belong to a whole tensor keep their own type: torch casts them
+    to the parameter's, which loses bits of NAdam's and ASGD's in any type but float32."""
+    optimizer.load_state_dict(dict(state))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, kept in state["state"].items():
+        loaded = optimizer.state[parameters[index]]
+        for key, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.dim() == 0:
+                loaded[key] = value.to(loaded[key].device, copy=True)
 
 
 def check_structure(session: Session, record: CheckpointRecord, payload: Mapping[str, Any]) -> None:

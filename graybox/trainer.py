@@ -257,7 +257,8 @@ class Trainer:
             self._keeper.save("before restore")
         performed, sequence = self._perform_and_journal(intervention, waiting.actor, waiting.command_id)
         if performed.decided.get("branch"):
-            self._keeper.save("branch")
+            restored = self.session.stores.checkpoints.get(intervention.arguments["id"])
+            self._keeper.save("branch", metrics=restored.metrics)
         outcome = Outcome(performed.summary, sequence, performed.value)
         return lambda: self._tell_when_durable(future, outcome)
 

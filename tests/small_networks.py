@@ -130,7 +130,7 @@ ELEMENTWISE_OPTIMIZERS: Optimizers = {
     "RAdam": lambda p: optim.RAdam(p, lr=0.01, weight_decay=0.01),
     "Adamax": lambda p: optim.Adamax(p, lr=0.01),
     "Adagrad": lambda p: optim.Adagrad(p, lr=0.05, initial_accumulator_value=0.1),
-    "Adagrad decay": lambda p: optim.Adagrad(p, lr=0.05, lr_decay=0.01),
+    "Adagrad decay": lambda p: optim.Adagrad(p, lr=0.05, lr_decay=0.01, initial_accumulator_value=0.2),
     "Adadelta": lambda p: optim.Adadelta(p, lr=1.0, weight_decay=0.01),
     "RMSprop": lambda p: optim.RMSprop(p, lr=0.01),
     "RMSprop all": lambda p: optim.RMSprop(p, lr=0.01, centered=True, momentum=0.9, weight_decay=0.01),

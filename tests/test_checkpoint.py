@@ -13,13 +13,23 @@ import torch
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from graybox.checkpoint import CheckpointKeeper, capture, from_plain, read_payload, restore_all, to_plain, write_payload
+from graybox.checkpoint import (
+    CheckpointKeeper,
+    capture,
+    from_plain,
+    load_optimizer,
+    read_payload,
+    restore_all,
+    to_plain,
+    write_payload,
+)
 from graybox.errors import Refused, StorageError
 from graybox.hyper_parameters import apply_changes
 from graybox.launch import launch
 from graybox.model_with_ops import DepType
 from graybox.modules_with_ops import LinearWithNeuronOps
 from graybox.neuron_ops import Freeze, Reinitialize, SetLearningRate
+from graybox.optimizer_with_ops import ELEMENTWISE
 from graybox.session import Session
 from tests.small_experiments import DropNet, Opened, toy_data, toy_experiment, whole_state
 from tests.small_networks import differences
@@ -267,3 +277,20 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
         read_payload(path)
     with pytest.raises(StorageError, match="cannot"):
         write_payload(path / "below" / "x.pt", {})
+
+
+@pytest.mark.parametrize("kind", ELEMENTWISE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_every_bit_of_an_optimizer_comes_back(kind: Any, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.randn(4, 3, dtype=dtype))
+    optimizer = kind([weight], lr=0.1)
+    for _ in range(7):
+        weight.grad = torch.randn_like(weight)
+        optimizer.step()
+    again = kind([weight], lr=0.1)
+    load_optimizer(again, from_plain(to_plain(optimizer.state_dict())))
+    for key, value in optimizer.state[weight].items():
+        if isinstance(value, torch.Tensor):
+            assert again.state[weight][key].dtype == value.dtype, key
+            assert torch.equal(again.state[weight][key], value), key

@@ -293,6 +293,7 @@ def goes_back(page: Page, client: Client, saved_step: int, frozen: np.ndarray) -
     toast(page, "Went back to checkpoint")
     now = client.status()
     assert (now.state, now.step, now.branch) == (pb.PAUSED, saved_step, 1)
+    expect(page.locator("#state-badge")).to_contain_text("paused")
     page.click("#play-pause")
     wait_for(lambda: client.status().step > saved_step + 3, "training to go on from there")
     assert np.array_equal(client.weights("layer1")[3], frozen)

@@ -409,6 +409,9 @@ def test_the_latest_start_counts_where_rows_and_columns_cross(name: str) -> None
     start("column 2, later", 1, [2], lambda w: w[[0, 1, 2, 5], 2])
     advance(range(60, 70))
     start("row 3, latest, starts a second time", 0, [3, 4], lambda w: w[[3, 4]])
+    held = [(entry["axis"], entry["indices"].tolist()) for entry in wrapper.state_dict()]
+    # Each entry is held once along each axis; what is grown up (SGD, after a step) no longer.
+    assert held == ([(0, [3, 4])] if name.startswith("SGD") else [(0, [1]), (1, [2]), (0, [3, 4])])
     advance(range(70, 90))
     for label, (leaf, _, pick) in fresh.items():
         torch.testing.assert_close(pick(weight.detach()), leaf.detach(), rtol=1e-12, atol=1e-14, msg=label)

@@ -394,6 +394,8 @@ def test_a_restore_goes_back_makes_a_branch_and_pauses(start: Launch) -> None:
     kept = training.stores.checkpoints.list()
     # The run began at step 12's bits when it was left: nothing is lost.
     assert [(c.reason, c.step, c.branch) for c in kept[-2:]] == [("before restore", 13, 0), ("branch", 4, 1)]
+    # A new branch has measured nothing yet: it tells what was known at that step.
+    assert kept[-1].metrics == record.metrics != kept[-2].metrics
     do(training, Resume())
     assert bits(training) == after_one_step
 
