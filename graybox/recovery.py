@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from graybox.checkpoint import CheckpointKeeper, restore_all
 from graybox.commands import Command, Resume
-from graybox.errors import Refused
+from graybox.errors import NotFound, Refused
 from graybox.interventions import Intervention, Interventions
 from graybox.session import Session
 from graybox.store.journal import JournalEntry
@@ -67,9 +67,18 @@ class Recovery:
                 "the journal and the checkpoints of this run do not belong together"
             )
         else:
-            self.interventions.perform(Intervention(entry.kind, entry.arguments), entry.sequence)
+            self._perform(entry)
             self._entries.popleft()
         return True
+
+    def _perform(self, entry: JournalEntry) -> None:
+        try:
+            self.interventions.perform(Intervention(entry.kind, entry.arguments), entry.sequence)
+        except NotFound as error:
+            # Curves that the user's own code draws may not come again; nothing else depends on a note on one.
+            if entry.kind != "plot_note":
+                raise
+            _log.warning("left out a note (journal entry %d): %s", entry.sequence, error)
 
 
 def begin_recovery(session: Session, keeper: CheckpointKeeper, interventions: Interventions) -> Recovery | None:

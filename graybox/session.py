@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from graybox.errors import Refused
 from graybox.evaluation import EvaluationPass, EvaluationResult, example_outputs
 from graybox.experiment import Experiment
 from graybox.optimizer_with_ops import OptimizerWithOps
@@ -28,6 +29,9 @@ from graybox.training_step import BatchOutcome, TrainingStep
 
 _log = logging.getLogger(__name__)
 
+MAX_WRITES_WAITING = 8
+"""With so many background writes waiting no further automatic checkpoint is made."""
+
 
 @dataclass
 class Stores:
@@ -40,6 +44,8 @@ class Stores:
     blobs: BlobStore
     checkpoints: CheckpointCatalogue
     flusher: Flusher
+    acknowledger: Flusher
+    """Syncs before a command is acknowledged, so that nobody waits for a checkpoint that is being written."""
 
     @classmethod
     def open(cls, run: RunFolder) -> Stores:
@@ -52,6 +58,7 @@ class Stores:
             blobs=BlobStore(run.path / "blobs"),
             checkpoints=CheckpointCatalogue(run.path / "checkpoints"),
             flusher=Flusher(),
+            acknowledger=Flusher(),
         )
         for target in (stores.journal, stores.metrics, stores.samples):
             stores.flusher.watch(target)
@@ -60,6 +67,7 @@ class Stores:
 
     def close(self) -> None:
         """Finish background writes, then close."""
+        self.acknowledger.close()
         self.flusher.close()
         self.samples.close()
         self.metrics.close()
@@ -92,6 +100,7 @@ class Session:
         self.last_evaluation: EvaluationResult | None = None
         self.evaluation: EvaluationPass | None = None
         self._hash: tuple[object, str] | None = None
+        check_data(experiment, stores)
         for split, wrapper in experiment.datasets.items():
             stores.samples.add_split(split, len(wrapper), wrapper.labels(), wrapper.fingerprint())
         self.network = experiment.model
@@ -204,8 +213,11 @@ class Session:
     # -- checkpoints ---------------------------------------------------------------------------------
 
     def checkpoint_due(self) -> bool:
-        """Whether an automatic checkpoint should be kept before the next step."""
+        """Whether an automatic checkpoint should be kept before the next step. Left out where the disk does not keep
+        up: each one that waits to be written takes the memory of the whole model."""
         if not self.checkpoint_frequency or self.last_checkpoint_step == self.step:
+            return False
+        if self.stores.flusher.waiting >= MAX_WRITES_WAITING:
             return False
         return self.step % self.checkpoint_frequency == 0 or self.steps_left <= 0
 
@@ -242,3 +254,18 @@ class Session:
                 for split, wrapper in self.experiment.datasets.items()
             },
         }
+
+
+def check_data(experiment: Experiment, stores: Stores) -> None:
+    """Raises Refused, naming the first difference, when a run that has checkpoints was trained on other data: what is
+    known of its samples would be dropped, and the checkpoints would not fit."""
+    if not stores.checkpoints.list():
+        return
+    for split, known in stores.samples.splits.items():
+        wrapper = experiment.datasets.get(split)
+        if wrapper is not None and (known.count, known.fingerprint) != (len(wrapper), wrapper.fingerprint()):
+            raise Refused(
+                f"its {split} data set is {known.count:,} samples, fingerprint {known.fingerprint}, and "
+                f"{len(wrapper):,} samples, fingerprint {wrapper.fingerprint()}, in this experiment; start a new run, "
+                "or go back to the data it was made with"
+            )

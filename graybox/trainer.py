@@ -31,6 +31,7 @@ from graybox.recovery import Recovery, begin_recovery
 from graybox.session import Session
 from graybox.snapshot import NeuronStatistics, Snapshot, TrainerState
 from graybox.speedometer import Speedometer
+from graybox.store.flusher import Flusher
 from graybox.store.runs import now_ms
 
 _log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class Trainer:
         self._keeper = CheckpointKeeper(session)
         self._interventions = Interventions(session, self._keeper)
         self._recovery: Recovery | None = None
+        self._keep_before_training = False  # something was done that replay would not do again
         self._stopping = threading.Event()
         self._process_start_ms = now_ms()
         self._speed = Speedometer()
@@ -170,7 +172,10 @@ class Trainer:
     def _advance(self) -> bool:
         session = self.session
         try:
-            if session.evaluation_due():
+            if self._keep_before_training:
+                self._keeper.save("unrecorded change")
+                self._keep_before_training = False
+            elif session.evaluation_due():
                 session.advance_evaluation()
             elif session.checkpoint_due():
                 self._keeper.save("automatic")
@@ -256,11 +261,13 @@ class Trainer:
         if isinstance(command, RestoreCheckpoint) and self.session.last_checkpoint_step != self.session.step:
             self._keeper.save("before restore")
         performed, sequence = self._perform_and_journal(intervention, waiting.actor, waiting.command_id)
+        stores = self.session.stores
+        background = stores.acknowledger
         if performed.decided.get("branch"):
-            restored = self.session.stores.checkpoints.get(intervention.arguments["id"])
-            self._keeper.save("branch", metrics=restored.metrics)
+            self._keeper.save("branch", metrics=stores.checkpoints.get(intervention.arguments["id"]).metrics)
+            background = stores.flusher  # the branch's checkpoint comes first
         outcome = Outcome(performed.summary, sequence, performed.value)
-        return lambda: self._tell_when_durable(future, outcome)
+        return lambda: self._tell_when_durable(background, future, outcome)
 
     def _save_checkpoint(self, command: SaveCheckpoint, waiting: WaitingCommand) -> Callable[[], None]:
         if len(command.name) > 200:
@@ -284,14 +291,14 @@ class Trainer:
         journal = session.stores.journal
         step, age, branch = session.step, session.age, session.branch
         evaluated = session.last_evaluation_step == session.step
-        performed = self._interventions.perform(intervention, journal.last_sequence + 1)
-        if intervention.kind in CHANGES_NEURONS:
-            self._neurons_at = 0.0  # whoever acted sees the effect at once
-        # Where a pass over the evaluation split was due at this step, replay must know which of the two came first.
-        arguments = {**intervention.arguments, **performed.decided, "evaluated": evaluated}
-        if command_id:
-            arguments["command_id"] = command_id
+        done = f"“{intervention.kind}” may be done in part"
         try:
+            performed = self._interventions.perform(intervention, journal.last_sequence + 1)
+            done = performed.summary
+            # Where a pass over the evaluation split was due at this step, replay must know which of them came first.
+            arguments = {**intervention.arguments, **performed.decided, "evaluated": evaluated}
+            if command_id:
+                arguments["command_id"] = command_id
             entry = journal.append(
                 time_ms=now_ms(),
                 actor=actor or TRAINER,
@@ -306,11 +313,14 @@ class Trainer:
         except StorageError as error:
             # Applied but not recorded: going on would make the run one that cannot be replayed.
             session.running = False
-            session.error = f"{performed.summary}, but the journal could not be written: {error}"
+            session.error = f"{done}, but it could not be recorded: {error}"
+            self._keep_before_training = True
             raise
+        if intervention.kind in CHANGES_NEURONS:
+            self._neurons_at = 0.0  # whoever acted sees the effect at once
         return performed, entry.sequence
 
-    def _tell_when_durable(self, future: Future[Outcome], outcome: Outcome) -> None:
+    def _tell_when_durable(self, background: Flusher, future: Future[Outcome], outcome: Outcome) -> None:
         """What is acknowledged is on the disk; the background waits for it, training does not."""
 
         def sync() -> None:
@@ -324,7 +334,7 @@ class Trainer:
             else:
                 future.set_result(outcome)
 
-        self.session.stores.flusher.submit(sync).add_done_callback(tell)
+        background.submit(sync).add_done_callback(tell)
 
     # -- publishing ------------------------------------------------------------------------------------
 

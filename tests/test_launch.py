@@ -18,9 +18,12 @@ from graybox.errors import Invalid, Refused, StorageError
 from graybox.launch import Training, launch
 from graybox.model_with_ops import NetworkWithOps
 from graybox.modules_with_ops import LinearWithNeuronOps
+from graybox.service.backend import open_ended
+from graybox.service.wire import status_from_disk
 from graybox.store.root import Root
+from graybox.store.samples import SampleStore
 from tests.conftest import REPOSITORY
-from tests.small_experiments import DropNet, tick_until, toy_experiment, whole_state
+from tests.small_experiments import DropNet, tick_until, toy_data, toy_experiment, whole_state
 from tests.small_networks import differences
 
 
@@ -110,6 +113,16 @@ def test_another_model_is_refused_with_advice_and_nothing_is_harmed(root: Path) 
     launch(toy_experiment(model=OtherNet()), root_directory=root, new_run=True).close()
 
 
+def test_other_data_are_refused_and_what_is_known_of_the_samples_stays(root: Path) -> None:
+    first = trained(root, 3)
+    known = SampleStore(first.stores.run.path, read_only=True).summary()
+    assert known["train"].seen > 0
+    with pytest.raises(Refused, match=r"its train data set is 50 samples.* and 51 samples.*\(--new_run"):
+        launch(toy_experiment(train_dataset=toy_data(51)), root_directory=root)
+    assert SampleStore(first.stores.run.path, read_only=True).summary() == known
+    launch(toy_experiment(train_dataset=toy_data(51)), root_directory=root, new_run=True).close()
+
+
 def test_a_launch_that_fails_leaves_no_run_and_no_lock(root: Path) -> None:
     class Wide(DropNet):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -144,6 +157,19 @@ def test_run_json_tells_how_things_stand(root: Path) -> None:
     training.close()
     training._record()  # the background, a moment too late
     assert run.record["state"] == "ended"
+
+
+def test_the_error_that_ended_a_run_is_told_without_a_backend(root: Path) -> None:
+    training = launch(toy_experiment(), root_directory=root)
+    tick_until(training, lambda: training.trainer.session.step >= 2)
+    training.trainer.session.network.failure = ValueError("out of luck")
+    training.trainer.tick()
+    now = training.trainer.latest()
+    training.close()
+    told = status_from_disk(open_ended(Root(root), Root(root).run(now.run_id)))
+    assert (told.error, told.device, told.steps_left) == ("ValueError: out of luck", "cpu", now.steps_left)
+    assert (told.parameter_count, told.kind_of_problem) == (now.parameter_count, "classification")
+    assert "raise self.failure" in told.traceback and told.experiment_hash == now.experiment_hash
 
 
 def test_run_blocks_until_stop_and_keeps_the_present(root: Path) -> None:

@@ -31,7 +31,8 @@ from graybox.commands import (
     SetHyperParameters,
     SetPlotNote,
 )
-from graybox.errors import DeadlinePassed, GrayboxError, Invalid, NotFound, Refused
+from graybox.dash import Dash
+from graybox.errors import DeadlinePassed, GrayboxError, Invalid, NotFound, Refused, StorageError
 from graybox.experiment import Experiment
 from graybox.launch import Training, launch
 from graybox.model_with_ops import DepType, NetworkWithOps
@@ -526,3 +527,77 @@ def test_a_defect_in_a_command_belongs_to_who_asked(start: Launch, monkeypatch: 
     with pytest.raises(KeyError):
         future.result(5)
     assert training.trainer.latest().state is TrainerState.RUNNING
+
+
+def test_an_edit_that_cannot_be_recorded_pauses_and_is_kept_before_training_goes_on(start: Launch) -> None:
+    training = start()
+    ticks(training, 3)
+    before = training.trainer.session.network.find_layer("conv")[1].weight.detach().clone()
+    in_the_way = training.stores.run.path / "blobs"  # what undoes the edit belongs into a folder of this name
+    in_the_way.write_text("")
+    with pytest.raises(StorageError, match="blobs"):
+        do(training, EditNeurons(Reinitialize("conv", (0,))))
+    assert training.stores.journal.last_sequence == 0
+    now = training.trainer.latest()
+    assert (now.state, now.step) == (TrainerState.FAILED, 3) and "could not be recorded" in now.error
+    edited = training.trainer.session.network.find_layer("conv")[1].weight.detach().clone()
+    assert not torch.equal(before, edited)
+    in_the_way.unlink()
+    do(training, Resume())
+    ticks(training, 4)
+    do(training, EditNeurons(Freeze("conv", (1,))))
+    do(training, Pause())
+    there = bits(training)
+    crash(training)
+    training = start()
+    while training.trainer.latest().state is TrainerState.RECOVERING:
+        training.trainer.tick()
+    assert bits(training) == there
+
+
+def test_a_note_on_a_curve_that_does_not_come_again_does_not_stop_recovery(
+    start: Launch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = Dash("unused")
+    training = start(logger=logger)
+    logger.add_scalars("mine", {"once": 1.0})
+    ticks(training, 2)
+    do(training, Pause())
+    logged_at = int(training.stores.metrics.latest()["once", "mine"].age)
+    do(training, SetPlotNote("once", "mine", 0, logged_at, "look here"))
+    do(training, EditNeurons(Freeze("conv", (1,))))
+    crash(training)
+    training = start()
+    while training.trainer.latest().state is TrainerState.RECOVERING:
+        training.trainer.tick()
+    assert training.trainer.latest().state is TrainerState.PAUSED
+    assert training.trainer.session.network.find_layer("conv")[1].frozen.tolist() == [False, True, False, False]
+    assert "left out a note (journal entry 2)" in caplog.text
+
+
+def test_nobody_waits_for_a_checkpoint_that_is_being_written(start: Launch) -> None:
+    training = start()
+    written = threading.Event()
+    training.stores.flusher.submit(lambda: written.wait(30))  # as long as a large checkpoint on a slow disk
+    try:
+        paused = training.trainer.submit(Pause())
+        training.trainer.tick()
+        assert paused.result(10).message == "Paused" and not written.is_set()
+    finally:
+        written.set()
+
+
+def test_a_disk_that_does_not_keep_up_leaves_out_checkpoints_and_does_not_fill_the_memory(start: Launch) -> None:
+    training = start(checkpoint_frequency=1)
+    flusher, disk = training.stores.flusher, threading.Event()
+    blocked = flusher.submit(lambda: disk.wait(30))
+    try:
+        ticks(training, 100)
+        step = training.trainer.session.step
+        assert step > 60 and 0 < flusher.waiting <= 10
+    finally:
+        disk.set()
+    assert blocked.result(10) and flusher.drain(30)
+    ticks(training, 4)
+    assert flusher.drain(30)
+    assert training.stores.checkpoints.list()[-1].step >= step

@@ -16,7 +16,7 @@ from graybox.dashboard.icons import icon
 SUBMITTED = "hp-submitted"
 """Store, filled in the browser: {"name", "text", "count"}."""
 SETTLED = "hp-settled"
-"""Store: {"name", "count"}, an answer came, so that the field shows the real value again."""
+"""Store: {"name", "count", "refused"}, an answer came, so that the field shows the real value again."""
 
 _LABELS = {
     "experiment_name": ("Experiment", "text"),
@@ -25,6 +25,11 @@ _LABELS = {
     "training_steps_to_do": ("Steps left", "numeric"),
     "full_eval_frequency": ("Evaluate every", "numeric"),
     "checkpoint_frequency": ("Checkpoint every", "numeric"),
+}
+_HELP = {
+    "training_steps_to_do": "Optimizer steps still to do",
+    "full_eval_frequency": "Steps between two evaluations; 0: never",
+    "checkpoint_frequency": "Steps between two automatic checkpoints; 0: never",
 }
 _UNITS = {"full_eval_frequency": "steps", "checkpoint_frequency": "steps"}
 
@@ -62,7 +67,7 @@ def _field(name: str) -> dmc.TextInput:
         className=f"gb-hp-field gb-hp-{name}",
         rightSection=html.Span(unit, className="gb-unit") if unit else None,
         rightSectionWidth=42 if unit else None,
-        attributes={"input": {"inputMode": mode, "spellCheck": False}},
+        attributes={"input": {"inputMode": mode, "spellCheck": False, "title": _HELP.get(name, "")}},
     )
 
 
@@ -100,7 +105,7 @@ def register(app: Dash, hub: Hub) -> None:
         prevent_initial_call=True,
     )
     async def submit(given: dict[str, Any]) -> tuple[toasts.Toasts, dict[str, Any]]:
-        settled = {"name": given["name"], "count": given["count"]}
+        settled = {"name": given["name"], "count": given["count"], "refused": True}
         try:
             value = parse(given["name"], given["text"])
             response = await hub.set_hyper_parameters(**{given["name"]: value})
@@ -108,7 +113,7 @@ def register(app: Dash, hub: Hub) -> None:
             return toasts.refused(str(error)), settled
         except CallFailed as failure:
             return toasts.failed(failure), settled
-        return toasts.answer(response), settled
+        return toasts.answer(response), {**settled, "refused": not response.success}
 
 
 def parse(name: str, text: str) -> float | int | str:
@@ -125,11 +130,15 @@ def parse(name: str, text: str) -> float | int | str:
         try:
             return float(text)
         except ValueError:
-            raise ValueError(f"{label} is a number such as 0.01 or 1e-3, not {text!r}.") from None
+            raise ValueError(f"{label} is a number such as 0.01 or 1e-3, not {_typed(text)}.") from None
     try:
         value = int(plain)
     except ValueError:
-        raise ValueError(f"{label} is a whole number, not {text!r}.") from None
+        raise ValueError(f"{label} is a whole number, not {_typed(text)}.") from None
     if not -(2**31) <= value < 2**31:
         raise ValueError(f"{label} is at most {2**31 - 1:,}, not {text}.")
     return value
+
+
+def _typed(text: str) -> str:
+    return repr(text) if text else "empty"

@@ -71,6 +71,8 @@ class CheckpointCatalogue:
         """folder: the run's `checkpoints`, created at the first `add`."""
         self.folder = Path(folder)
         self._guard = threading.RLock()
+        # Of its own: the trainer asks for ids, and must not wait while the background holds the other for a disk.
+        self._id_guard = threading.Lock()
         self._known: dict[str, CheckpointRecord | None] = {}
         self._last = 0
 
@@ -122,7 +124,7 @@ class CheckpointCatalogue:
 
     def next_id(self) -> str:
         """An id that was never given out: one above every file there is or was. Each call gives another one."""
-        with self._guard:
+        with self._id_guard:
             self._last = max(self._last, self._highest()) + 1
             return f"{self._last:06d}"
 
@@ -152,7 +154,6 @@ class CheckpointCatalogue:
             make_folder(self.folder)
             write_atomically(self._manifest(record.id), _encode(whole))
             self._known[record.id] = whole
-            self._last = max(self._last, whole.ordinal)
         return whole
 
     def verify(self, record: CheckpointRecord) -> bool:

@@ -90,6 +90,11 @@ class Flusher:
             self._wake.notify()
         return future
 
+    @property
+    def waiting(self) -> int:
+        """How many pieces of submitted work were not begun yet."""
+        return len(self._jobs)
+
     def drain(self, timeout: float | None = None) -> bool:
         """Wait until all work submitted so far is done and what is watched is synced; False after timeout seconds."""
         if threading.current_thread() is self._thread:

@@ -172,10 +172,11 @@ class SampleStore:
                 with self._guard:
                     for columns in self._splits:
                         columns.set_state(wanted[columns.name])
-                    self._rotate(writer, number)
+                    old = self._rotate(writer, number)
                     self.discard_version += 1
                     self._version += 1
                     self._snapshot_version = self._version
+            old.close()
             self._drop_logs(number)
 
     def snapshot(self) -> bool:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graybox.errors import Invalid, NotFound, StorageError
+from graybox.store import checkpoints as checkpoints_module
 from graybox.store.checkpoints import CheckpointCatalogue, CheckpointRecord
+from graybox.store.files import write_atomically
 
 
 def save(catalogue: CheckpointCatalogue, **fields: object) -> CheckpointRecord:
@@ -80,6 +83,29 @@ def test_an_id_is_never_given_out_twice(catalogue: CheckpointCatalogue) -> None:
     again = CheckpointCatalogue(catalogue.folder)
     assert (newest.id, again.next_id()) == ("000008", "000009")
     assert [record.id for record in again.list()] == ["000003"]
+
+
+def test_an_id_does_not_wait_for_a_disk(catalogue: CheckpointCatalogue, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing, written = threading.Event(), threading.Event()
+
+    def slow_disk(path: Path, content: bytes) -> None:
+        writing.set()
+        assert written.wait(30)
+        write_atomically(path, content)
+
+    monkeypatch.setattr(checkpoints_module, "write_atomically", slow_disk)
+    ids: list[str] = []
+    background = threading.Thread(target=save, args=(catalogue,))
+    owner = threading.Thread(target=lambda: ids.append(catalogue.next_id()))
+    background.start()
+    assert writing.wait(30)
+    owner.start()
+    owner.join(5)
+    waited = owner.is_alive()
+    written.set()
+    background.join(30)
+    owner.join(30)
+    assert not waited and ids == ["000002"]
 
 
 def test_the_file_comes_before_the_manifest(catalogue: CheckpointCatalogue) -> None:

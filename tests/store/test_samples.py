@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import shutil
 import tempfile
 import threading
@@ -324,6 +325,15 @@ def test_a_split_that_fits_keeps_its_memory(tmp_path: Path, caplog: pytest.LogCa
     reader = SampleStore(tmp_path, read_only=True)
     assert list(reader.splits) == ["train", "val"]
     assert reader.splits["train"].encounters.tolist() == [0, 0, 1, 0, 0, 0]
+
+
+def test_loading_a_state_leaves_no_file_open(tmp_path: Path) -> None:
+    store = opened(tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(3):
+        store.load_state(store.state())
+    assert len(os.listdir("/proc/self/fd")) == before
+    store.close()
 
 
 def test_a_state_that_does_not_fit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -88,15 +88,18 @@ window.graybox = window.graybox || {};
         ];
     }
 
-    // -- hyper-parameters: `shown` is what a field last got from here, `pending` what was sent and not answered yet.
+    // -- hyper-parameters: `shown` is what a field last got from here or sent, `pending` what was sent and not answered
+    // yet. `followed`: sent with Enter and not typed into since, so that it shows the real value though it has the focus.
     const shown = {};
     const pending = {};
     const answered = {};
+    const followed = {};
     let sent = 0;
 
     function renderHyperParameters(status, settled) {
         const triggered = (window.dash_clientside.callback_context.triggered || []).map((item) => item.prop_id);
-        if (triggered.some((id) => id.startsWith("hp-settled")) && settled) answered[settled.name] = true;
+        const answer = triggered.some((id) => id.startsWith("hp-settled")) ? settled : null;
+        if (answer) answered[answer.name] = true;
         const values = [];
         const disabled = [];
         const fresh = triggered.some((id) => id.startsWith("status"));
@@ -106,7 +109,9 @@ window.graybox = window.graybox || {};
             const real = field ? field.text : "";
             const input = document.getElementById("hp-" + name);
             const focused = input && document.activeElement === input;
-            if (!fresh) {
+            // What was refused left nothing to wait for; what was done shows with the next status.
+            const refused = answer && answer.name === name && answer.refused;
+            if (!fresh && !refused) {
                 values.push(same());
                 continue;
             }
@@ -115,13 +120,17 @@ window.graybox = window.graybox || {};
                 const typing = focused && input.value !== pending[name];
                 delete answered[name];
                 delete pending[name];
+                followed[name] = focused && !typing;
                 if (typing) {
                     values.push(same());
                     continue;
                 }
-            } else if (name in pending || (focused && field)) {
-                values.push(same());
-                continue;
+            } else {
+                followed[name] = followed[name] && focused && input.value === shown[name];
+                if (name in pending || (focused && field && !followed[name])) {
+                    values.push(same());
+                    continue;
+                }
             }
             shown[name] = real;
             values.push(input && input.value === real ? same() : real);
@@ -137,6 +146,7 @@ window.graybox = window.graybox || {};
             const text = values[FIELDS.indexOf(name)];
             if (text === undefined || text === null || text === shown[name] || text === pending[name]) continue;
             pending[name] = text;
+            shown[name] = text;
             sent += 1;
             return { name: name, text: text, count: sent };
         }

@@ -18,6 +18,7 @@
 
     function select(neurons) {
         const next = { layer: current.layer, neurons: [...neurons].sort((a, b) => a - b) };
+        current = next; // now, or a second click before the page is drawn anew would forget the first
         window.dash_clientside.set_props("neuron-selection", { data: next });
     }
 
