@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -31,6 +30,8 @@ class CheckpointKeeper:
 
     def __init__(self, session: Session) -> None:
         self.session = session
+        self.written_step = -1
+        """The step of the newest checkpoint that is whole on the disk."""
         self._checked: tuple[str, dict[str, Any]] | None = None
 
     def save(self, reason: str, name: str = "", metrics: Mapping[str, float] | None = None) -> Future[CheckpointRecord]:
@@ -56,13 +57,16 @@ class CheckpointKeeper:
             "metrics": {**(metrics or {}), **self._metrics_of_branch()},
         }
         session.last_checkpoint_step = session.step
+        # A replay that comes through a restore loads what was restored.
+        needed = {e.arguments["id"] for e in stores.journal.entries() if e.kind == "checkpoint_restore"}
 
         def write() -> CheckpointRecord:
             path = stores.checkpoints.folder / f"{identity}.pt"
             write_payload(path, payload)
             record = CheckpointRecord(**facts, bytes=path.stat().st_size, sha256=sha256_of(path), file=path.name)
             stores.checkpoints.add(record)
-            stores.checkpoints.apply_retention(keep_automatic=KEEP_AUTOMATIC, keep=set())
+            self.written_step = record.step
+            stores.checkpoints.apply_retention(keep_automatic=KEEP_AUTOMATIC, keep=needed)
             return record
 
         return stores.flusher.submit(write)
@@ -224,13 +228,11 @@ def check_structure(session: Session, record: CheckpointRecord, payload: Mapping
 
 def write_payload(path: Path, payload: Mapping[str, Any]) -> None:
     """Write a checkpoint file whole or not at all. Raises StorageError naming it."""
-    buffer = io.BytesIO()
-    torch.save(dict(payload), buffer)
     try:
         os.makedirs(path.parent, exist_ok=True)
     except OSError as error:
         raise StorageError(f"cannot create {path.parent}: {error.strerror or error}") from error
-    write_atomically(path, buffer.getvalue())
+    write_atomically(path, lambda file: torch.save(dict(payload), file))
 
 
 def read_payload(path: Path) -> dict[str, Any]:

@@ -222,6 +222,15 @@ class OptimizerWithOps:
             remaining.append((parameter, Newcomers(axis, indices.clone())))
         self._newcomers = remaining
 
+    def entries(self, parameter: nn.Parameter, axis: int, indices: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Copies of the optimizer's state of these entries, by key; empty before the first step."""
+        index = indices.to(parameter.device)
+        return {
+            key: value.index_select(axis, index)
+            for key, value in self.optimizer.state.get(parameter, {}).items()
+            if _per_entry(value, parameter)
+        }
+
     def _group_of(self, parameter: nn.Parameter) -> dict[str, Any]:
         for group in self.optimizer.param_groups:
             if any(p is parameter for p in group["params"]):

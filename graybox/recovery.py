@@ -92,6 +92,7 @@ def begin_recovery(session: Session, keeper: CheckpointKeeper, interventions: In
         return None
     payload = keeper.load(record)
     restore_all(session, payload)
+    keeper.written_step = record.step
     session.branch = payload["branch"]
     session.running = payload["running"]
     session.error, session.traceback = payload["error"], payload["traceback"]

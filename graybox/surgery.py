@@ -66,6 +66,10 @@ class Applied:
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
+Write = tuple[str, torch.Tensor, int, torch.Tensor, torch.Tensor]
+"""(name, tensor, axis, indices, new values) of entries to be overwritten."""
+
+
 class Surgeon:
     """Plans and applies edits of one network together with its optimizer."""
 
@@ -154,7 +158,7 @@ class Surgeon:
                 fresh = {k: v.index_select(0, index.to(v.device)) for k, v in layer.own_initialization().items()}
             else:
                 fresh = perturbed(layer, index, edit.perturbation_ratio)
-        writes: list[tuple[str, torch.Tensor, int, torch.Tensor, torch.Tensor]] = [
+        writes: list[Write] = [
             (f"{plan.layer}.{name}", dict(layer.named_parameters(recurse=False))[name], 0, index, value)
             for name, value in fresh.items()
         ]
@@ -169,17 +173,41 @@ class Surgeon:
                 old = consumer.weight.index_select(axis, columns.to(consumer.weight.device))
                 name = f"{names[id(consumer)]}.weight"
                 writes.append((name, consumer.weight, axis, columns, torch.zeros_like(old)))
-        arrays = {
-            f"{name}@{axis}": _as_array(tensor.index_select(axis, where.to(tensor.device)))
-            for name, tensor, axis, where, _ in writes
-        }
+        undo, arrays = self._what_undoes(layer, plan.neurons, writes)
         for _, tensor, axis, where, value in writes:
             tensor.index_copy_(axis, where.to(tensor.device), value)
             if isinstance(tensor, nn.Parameter) and self.optimizer.holds(tensor):
                 self.optimizer.renew(tensor, axis, where)
         layer.train_dataset_tracker.reset(plan.neurons)
         layer.eval_dataset_tracker.reset(plan.neurons)
-        return Applied(plan, {"indices": {f"{n}@{a}": w.tolist() for n, _, a, w, _ in writes}}, arrays)
+        return Applied(plan, undo, arrays)
+
+    def _what_undoes(
+        self, layer: NeuronLayer, neurons: tuple[int, ...], writes: list[Write]
+    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """(JSON, arrays) of everything that is about to be overwritten. Arrays by "tensor@axis" for values,
+        "tensor@axis#key" for optimizer entries, "young/n/..." for entries that were young already, and "train/..." and
+        "eval/..." for the neurons' statistics."""
+        arrays: dict[str, np.ndarray] = {}
+        young = [entry for entry in self.optimizer.state_dict() if entry["parameter"] in {name for name, *_ in writes}]
+        for name, tensor, axis, where, _ in writes:
+            arrays[f"{name}@{axis}"] = _as_array(tensor.index_select(axis, where.to(tensor.device)))
+            if isinstance(tensor, nn.Parameter):
+                for key, value in self.optimizer.entries(tensor, axis, where).items():
+                    arrays[f"{name}@{axis}#{key}"] = _as_array(value)
+        for number, entry in enumerate(young):
+            arrays[f"young/{number}/indices"] = _as_array(entry["indices"])
+            for key, value in entry["scalars"].items():
+                arrays[f"young/{number}/{key}"] = _as_array(torch.as_tensor(value))
+        for split, tracker in (("train", layer.train_dataset_tracker), ("eval", layer.eval_dataset_tracker)):
+            state, index = tracker.state_dict(), torch.as_tensor(neurons, dtype=torch.int64)
+            arrays[f"{split}/triggers"] = _as_array(state["triggers"][index])
+            arrays[f"{split}/reset_at"] = _as_array(state["reset_at"][index])
+        undo = {
+            "indices": {f"{name}@{axis}": where.tolist() for name, _, axis, where, _ in writes},
+            "young": [{key: entry[key] for key in ("parameter", "axis", "steps")} for entry in young],
+        }
+        return undo, arrays
 
 
 def outgoing_entries(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -26,7 +25,7 @@ from graybox.failures import describe_error
 from graybox.hyper_parameters import describe_all
 from graybox.inspection import read_activations, read_sample, read_weights
 from graybox.interventions import Intervention, Interventions, Performed
-from graybox.neuron_statistics import copy_statistics
+from graybox.neuron_window import NeuronWindow
 from graybox.recovery import Recovery, begin_recovery
 from graybox.session import Session
 from graybox.snapshot import NeuronStatistics, Snapshot, TrainerState
@@ -38,7 +37,6 @@ _log = logging.getLogger(__name__)
 
 COMMANDS_PER_TICK = 64
 """So many commands at most between two steps, so that a flood of them cannot stop training."""
-NEURON_COPY_SECONDS = 0.5
 CHANGES_NEURONS = ("neuron_edit", "checkpoint_restore")
 TRAINER = "trainer"
 """The actor of what the trainer does by itself."""
@@ -60,10 +58,7 @@ class Trainer:
         self._stopping = threading.Event()
         self._process_start_ms = now_ms()
         self._speed = Speedometer()
-        self._neurons = NeuronStatistics(step=0)
-        self._neurons_at = 0.0
-        self._neurons_asked = False
-        self._neurons_ready = threading.Condition()
+        self._neurons = NeuronWindow(session.network, self._queue.wake)
         self._snapshot = Snapshot(run_id=session.stores.run.run_id, state=TrainerState.STARTING)
         self._parameter_count = session.network.get_parameter_count()
         self._publish()
@@ -86,12 +81,7 @@ class Trainer:
 
     def neurons(self, timeout: float = 5.0) -> NeuronStatistics:
         """See graybox.snapshot.Snapshots."""
-        with self._neurons_ready:
-            if time.monotonic() - self._neurons_at > NEURON_COPY_SECONDS and not self._stopping.is_set():
-                self._neurons_asked = True
-                self._queue.wake.set()
-                self._neurons_ready.wait_for(lambda: not self._neurons_asked, timeout)
-            return self._neurons
+        return self._neurons.read(timeout)
 
     def stop(self) -> None:
         """Ask the owner's `run` to end after the present step. Callable from any thread."""
@@ -139,12 +129,11 @@ class Trainer:
         self._stopping.set()
         self._queue.refuse_all(Refused("the trainer is stopping"))
         session = self.session
-        if self._recovery is None and session.last_checkpoint_step != session.step:
+        session.stores.flusher.drain()
+        if self._recovery is None and self._keeper.written_step != session.step:
             self._keeper.save("exit").result()
         session.stream.close()
-        with self._neurons_ready:
-            self._neurons_asked = False
-            self._neurons_ready.notify_all()
+        self._neurons.close()
 
     def tick(self) -> bool:
         """Apply waiting commands, then make one step or one batch of an evaluation.
@@ -159,7 +148,7 @@ class Trainer:
             worked = self._apply_waiting()
             if self._may_train():
                 worked = self._advance() or worked
-        self._copy_neurons_if_asked()
+        self._neurons.renew_if_asked(self.session.step)
         if worked:
             self._publish()
         return worked
@@ -184,6 +173,8 @@ class Trainer:
             else:
                 return False
         except Exception as error:  # whatever a step raises is shown, wherever a user looks
+            # A step that was made but not recorded whole would be recorded otherwise by a replay.
+            self._keep_before_training |= isinstance(error, StorageError)
             self._step_failed(error)
         return True
 
@@ -317,7 +308,7 @@ class Trainer:
             self._keep_before_training = True
             raise
         if intervention.kind in CHANGES_NEURONS:
-            self._neurons_at = 0.0  # whoever acted sees the effect at once
+            self._neurons.expire()
         return performed, entry.sequence
 
     def _tell_when_durable(self, background: Flusher, future: Future[Outcome], outcome: Outcome) -> None:
@@ -388,12 +379,3 @@ class Trainer:
             return f"evaluating {evaluation.split}: {evaluation.done:,} of {evaluation.total:,}"
         errors = self.session.stores.flusher.errors
         return errors[-1] if errors else ""
-
-    def _copy_neurons_if_asked(self) -> None:
-        if not self._neurons_asked:
-            return
-        with self._neurons_ready:
-            self._neurons = copy_statistics(self.session.network, self.session.step)
-            self._neurons_at = time.monotonic()
-            self._neurons_asked = False
-            self._neurons_ready.notify_all()

@@ -430,8 +430,8 @@ def test_edits_work_in_other_number_types(dtype: torch.dtype) -> None:
         Freeze("conv1", (3,)),
     ):
         applied = surgeon.apply(surgeon.plan(edit), seed=1)
-        for kept in applied.arrays.values():
-            assert kept.dtype == (np.float32 if dtype is torch.bfloat16 else np.float64)
+        values = [kept for name, kept in applied.arrays.items() if "@" in name and not name.endswith("#step")]
+        assert all(kept.dtype == (np.float32 if dtype is torch.bfloat16 else np.float64) for kept in values)
     train_step(model, optimizer, ChainNet.example(4, dtype))
     conv: Any = model.find_layer("conv1")[1]
     changed = [bool((a != b).any()) for a, b in zip(before["conv1.weight"], conv.weight, strict=True)]
@@ -547,3 +547,48 @@ def test_a_dead_neuron_comes_back(layer: str, normalised: bool, seed: int, name:
     assert conv.train_dataset_tracker.get_neuron_age(neuron) == 6400
     assert conv.train_dataset_tracker.get_neuron_stats(neuron) > 0.02
     assert rise_when_ablated() > 0.02
+
+
+@pytest.mark.parametrize("perturbation", [None, 0.2])
+def test_what_is_kept_of_a_reinitialisation_is_enough_to_take_it_back(perturbation: float | None) -> None:
+    model, optimizer, wrapper, surgeon = trained()
+    # Some of the entries are young already: they were reinitialised before, and trained on a little.
+    surgeon.apply(surgeon.plan(Reinitialize("conv1", (0, 2), zero_outgoing=True)), seed=5)
+    model.set_tracking_mode(TrackingMode.TRAIN)
+    for _ in range(3):
+        train_step(model, optimizer, ChainNet.example(4))
+    model.set_tracking_mode(TrackingMode.DISABLED)
+    wrapper.load_state_dict(in_order(wrapper.state_dict()))
+    before = everything(model, optimizer, wrapper)
+    edit = Reinitialize("conv1", (1, 2), perturbation_ratio=perturbation, zero_outgoing=True)
+    applied = surgeon.apply(surgeon.plan(edit), seed=6)
+    assert differences(before, everything(model, optimizer, wrapper))
+
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    with torch.no_grad():
+        for title, kept in applied.arrays.items():
+            if "@" not in title:
+                continue
+            place, _, key = title.partition("#")
+            name, axis = place.split("@")
+            target = optimizer.state[tensors[name]][key] if key else tensors[name]
+            target.index_copy_(int(axis), torch.tensor(applied.undo["indices"][place]), torch.from_numpy(kept))
+    touched = {place.split("@")[0] for place in applied.undo["indices"]}
+    young = [entry for entry in wrapper.state_dict() if entry["parameter"] not in touched]
+    for number, entry in enumerate(applied.undo["young"]):
+        kept_here = {k.split("/", 2)[2]: v for k, v in applied.arrays.items() if k.startswith(f"young/{number}/")}
+        indices = torch.from_numpy(kept_here.pop("indices"))
+        scalars = {key: torch.from_numpy(value) for key, value in kept_here.items()}
+        young.append({**entry, "indices": indices, "scalars": scalars})
+    wrapper.load_state_dict(in_order(young))
+    conv: Any = model.find_layer("conv1")[1]
+    for split, tracker in (("train", conv.train_dataset_tracker), ("eval", conv.eval_dataset_tracker)):
+        state = tracker.state_dict()
+        for key in ("triggers", "reset_at"):
+            state[key][[1, 2]] = torch.from_numpy(applied.arrays[f"{split}/{key}"])
+        tracker.load_state_dict(state)
+    assert differences(before, everything(model, optimizer, wrapper)) == []
+
+
+def in_order(young: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(young, key=lambda entry: (entry["parameter"], entry["axis"], entry["indices"].tolist()))

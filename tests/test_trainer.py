@@ -16,6 +16,7 @@ import torch
 from torch import optim
 from torch.utils.data import TensorDataset
 
+from graybox import neuron_window
 from graybox import trainer as trainer_module
 from graybox.commands import (
     Command,
@@ -457,8 +458,8 @@ def test_metrics_and_samples_are_there_after_a_restart(start: Launch) -> None:
 
 def test_many_readers_share_one_copy_of_neuron_statistics(start: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
     copies = []
-    real = trainer_module.copy_statistics
-    monkeypatch.setattr(trainer_module, "copy_statistics", lambda *a: copies.append(time.monotonic()) or real(*a))
+    real = neuron_window.copy_statistics
+    monkeypatch.setattr(neuron_window, "copy_statistics", lambda *a: copies.append(time.monotonic()) or real(*a))
     training = start()
     owner = threading.Thread(target=training.run)
     owner.start()

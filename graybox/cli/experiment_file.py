@@ -102,8 +102,12 @@ def _function_of(module: ModuleType, path: Path, name: str) -> Callable[..., Any
         for other, value in vars(module).items()
         if inspect.isfunction(value) and value.__module__ == module.__name__ and not other.startswith("_")
     ]
-    has = f"it has {', '.join(own)}; name one with {path.name}:{own[0]}" if own else "it has no functions at all"
-    raise NotFound(f"{path.name} has no function {name}: {has}, or write `def get_exp(): ... return Experiment(...)`")
+    write = "write `def get_exp(): ... return Experiment(...)`"
+    if own:
+        hint = f"it has {', '.join(own)}; name one with {path.name}:{own[0]}, or {write}"
+    else:
+        hint = f"it has no functions at all; {write}"
+    raise NotFound(f"{path.name} has no function {name}: {hint}")
 
 
 def _guarded(path: Path, call: Callable[[], Result]) -> Result:

@@ -93,7 +93,7 @@ class Hub:
         """What is waited for, for people."""
         return (
             f"Waiting for a backend on {self.live.expected_at()} : start one with "
-            f"python graybox_backend.py --root_directory {self.settings.root}"
+            f"python graybox_backend.py --root_directory {self.settings.root}, and --experiment FILE.py for your own model"
         )
 
     async def poll_status(self) -> None:

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
         listener = listen(settings.host, settings.port)
     except SettingsError as error:
-        print(f"weights_lab: {error}", file=sys.stderr)
+        print(f"graybox dashboard: {error}", file=sys.stderr)
         return 2
     try:
         asyncio.run(serve(settings, listener))

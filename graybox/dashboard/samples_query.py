@@ -134,10 +134,11 @@ def _loss(query: Mapping[str, str], name: str) -> float | None:
     text = query.get(name, "").strip()
     if not text:
         return None
+    field = "Loss from" if name == "min_loss" else "Loss to"
     try:
         value = float(text)
     except ValueError:
-        raise BadQuery(f"{name.replace('_', ' ')} is a number, not {text!r}") from None
+        raise BadQuery(f"{field}: give a number such as 0.5, not {text!r}") from None
     if not math.isfinite(value):
-        raise BadQuery(f"{name.replace('_', ' ')} is a finite number, not {text}")
+        raise BadQuery(f"{field}: give a finite number, not {text}")
     return value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,9 +65,10 @@ def is_loopback(host: str) -> bool:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line of weights_lab.py."""
+    """The command line of weights_lab.py and `graybox dashboard`."""
+    script = Path(sys.argv[0]).name == "weights_lab.py"
     parser = argparse.ArgumentParser(
-        prog="weights_lab.py", description="Watch and steer a training run in the browser."
+        prog="weights_lab.py" if script else "graybox dashboard", description="Watch and steer a training run in the browser."
     )
     parser.add_argument(
         "--root_directory",

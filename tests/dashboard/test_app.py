@@ -91,7 +91,7 @@ def test_what_is_typed_becomes_a_value(name: str, text: str, value: object) -> N
     ("name", "text", "says"),
     [
         ("learning_rate", "fast", "Learning rate is a number"),
-        ("learning_rate", "", "Learning rate is a number"),
+        ("learning_rate", "", "Learning rate is a number .* not empty"),
         ("batch_size", "1.5", "Batch size is a whole number"),
         ("checkpoint_frequency", "99999999999", "at most"),
     ],

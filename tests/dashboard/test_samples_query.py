@@ -47,7 +47,7 @@ def test_every_column_can_be_sorted_by(column: str) -> None:
         ({"sort": "__class__"}, "no column"),
         ({"status": "gone"}, "'in' or 'discarded'"),
         ({"label": "cat"}, "class numbers"),
-        ({"min_loss": "high"}, "min loss is a number"),
+        ({"min_loss": "high"}, "Loss from: give a number"),
         ({"max_loss": "nan"}, "finite"),
     ],
 )

@@ -144,6 +144,7 @@ window.graybox = window.graybox || {};
         for (const item of triggered) {
             const name = item.prop_id.split(".")[0].slice(3);
             const text = values[FIELDS.indexOf(name)];
+            if (item.prop_id.endsWith(".n_blur")) delete followed[name];
             if (text === undefined || text === null || text === shown[name] || text === pending[name]) continue;
             pending[name] = text;
             shown[name] = text;

@@ -130,6 +130,14 @@
 
     window.dash_clientside.graybox = Object.assign(window.dash_clientside.graybox || {}, { querySamples, countSelected });
 
+    // A sample that cannot be read has no picture; the browser's own sign for that looks like a defect of the page.
+    document.addEventListener("error", (event) => {
+        const image = event.target;
+        if (image instanceof HTMLImageElement && image.matches(".gb-thumbnail, .gb-detail-image")) {
+            image.classList.add("gb-broken");
+        }
+    }, true);
+
     // -- how cells look
     const cells = (window.dashAgGridComponentFunctions = window.dashAgGridComponentFunctions || {});
     const h = (...parts) => window.React.createElement(...parts);

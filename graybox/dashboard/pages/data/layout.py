@@ -206,7 +206,7 @@ def nothing_chosen() -> html.Div:
 def detail(row: dict[str, Any]) -> list[Any]:
     """One sample large, with everything known of it."""
     image = (
-        html.Img(src=row["image"], className="gb-detail-image", alt=f"sample {row['sample_id']}")
+        html.Img(src=row["image"], key=row["image"], className="gb-detail-image", alt=f"sample {row['sample_id']}")
         if row.get("image")
         else html.Div(icon("photo-off", 40), className="gb-detail-image gb-no-image")
     )
