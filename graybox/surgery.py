@@ -49,7 +49,13 @@ class Plan:
         }[self.edit.kind]  # fmt: skip
         some = "neuron" if len(self.neurons) == 1 else "neurons"
         line = f"{what} {some} {_ranges(self.neurons)} of {self.layer}"
-        return f"{line} to {self.edit.rate:g} times" if isinstance(self.edit, SetLearningRate) else line
+        if isinstance(self.edit, SetLearningRate):
+            return f"{line} to {self.edit.rate:g} times"
+        if isinstance(self.edit, Reinitialize):
+            ratio = self.edit.perturbation_ratio
+            how = "" if ratio is None else f", each weight changed by up to {ratio:.0%}"
+            return line + how + (", outgoing connections zeroed" if self.edit.zero_outgoing else "")
+        return line
 
     def __str__(self) -> str:
         lines = [f"{self.edit.kind} {self.layer}, neurons {_ranges(self.neurons)}"]

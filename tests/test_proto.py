@@ -96,6 +96,24 @@ RPCS = {
 }
 LOWEST_OWN_FIELD = 20
 
+# Where every message of an RPC has its run id: (request, answer). Only ManipulateWeights is below 20: it is our own.
+RUN_IDS = {
+    "ExperimentCommand": (23, 20),
+    "GetLatestLoggerData": (21, 22),
+    "RestoreCheckpoint": (22, 22),
+    "TriggerEvaluation": (20, 20),
+    "GetEvaluationStatus": (20, 20),
+    "CancelEvaluation": (20, 20),
+    "GetDataSamples": (21, 24),
+    "ApplyDataQuery": (20, 21),
+    "EditDataSample": (22, 22),
+    "GetDataSplits": (20, 20),
+    "GetWeights": (21, 20),
+    "GetActivations": (21, 21),
+    "GetSamples": (21, 20),
+    "ManipulateWeights": (10, 5),
+}
+
 
 def compile_proto(folder: Path) -> descriptor_pb2.FileDescriptorProto:
     """The descriptor of experiment_service.proto as it is now."""
@@ -178,6 +196,13 @@ def test_all_rpcs_of_the_contract() -> None:
     assert list(pb.DESCRIPTOR.services_by_name) == ["ExperimentService"]
     assert service.full_name == "ExperimentService"
     assert not any(method.client_streaming or method.server_streaming for method in service.methods)
+
+
+def test_every_request_and_every_answer_has_a_run_id() -> None:
+    assert RUN_IDS.keys() == RPCS.keys()
+    for method, messages in RPCS.items():
+        found = [fields_of(pb.DESCRIPTOR.message_types_by_name[message]).get("run_id") for message in messages]
+        assert found == [("string", number) for number in RUN_IDS[method]], method
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTED))

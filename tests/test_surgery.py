@@ -375,7 +375,7 @@ def test_a_plan_names_exactly_what_will_change() -> None:
     model, _, _, surgeon = trained()
     plan: Plan = surgeon.plan(Reinitialize("conv2", (4, 1), zero_outgoing=True))
     assert plan.parameters_before == plan.parameters_after == model.get_parameter_count()
-    assert plan.summary() == "Reinitialised neurons 1, 4 of conv2"
+    assert plan.summary() == "Reinitialised neurons 1, 4 of conv2, outgoing connections zeroed"
     assert "fc1.weight, axis 1, 4-7, 16-19: zero" in str(plan)
     before = copy.deepcopy(model.state_dict())
     applied = surgeon.apply(plan, seed=1)

@@ -133,6 +133,9 @@ class Link:
         endpoint = self._finder.find()
         if endpoint is None:
             raise CallFailed(f"no backend has announced itself in {self._finder.describe()}", unreachable=True)
+        missing = self._finder.missing_token(endpoint) if isinstance(self._finder, BackendFinder) else ""
+        if missing:
+            raise CallFailed(missing, unauthorised=True)
         if self._client is None or self._client.endpoint != endpoint:
             if self._client is not None:
                 task = asyncio.ensure_future(self._client.close())

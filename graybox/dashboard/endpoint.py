@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +35,9 @@ class Finder(Protocol):
 class BackendFinder:
     """Finds the live backend of a root directory.
 
-    A fixed address wins over the file's; a fixed token over the file's token. The file is read again whenever its
-    stamp changes, so that a backend that comes back on another port is found by itself.
+    A fixed address wins over the file's; a fixed token over the file's token. The file's token is for the backend that
+    wrote it: it goes to the address in the file, or to this machine, and nowhere else. The file is read again whenever
+    its stamp changes, so that a backend that comes back on another port is found by itself.
     """
 
     def __init__(self, root: Path, address: str = "", token: str = "") -> None:
@@ -49,14 +51,27 @@ class BackendFinder:
     def find(self) -> Endpoint | None:
         recorded = self._recorded()
         if self._address:
-            token = self._token or (recorded.token if recorded else "")
-            return Endpoint(self._address, token, recorded.started_ms if recorded else 0)
+            ours = recorded is not None and (recorded.address == self._address or _is_here(self._address))
+            if recorded is None or not ours:
+                return Endpoint(self._address, self._token)
+            return Endpoint(self._address, self._token or recorded.token, recorded.started_ms)
         if recorded is None:
             return None
         return Endpoint(recorded.address, self._token or recorded.token, recorded.started_ms)
 
     def describe(self) -> str:
         return self._address or str(self._root)
+
+    def missing_token(self, found: Endpoint) -> str:
+        """Why there is no token for a backend elsewhere, and what to do. Empty where there is one, and for a backend on
+        this machine, which brings its own when it starts.
+        """
+        if found.token or _is_here(found.address):
+            return ""
+        return (
+            f"no token for the backend at {found.address}: {self._path} does not announce that address, and its token "
+            "is sent to no other machine; set the environment variable GRPC_AUTH_TOKEN to a token of that backend"
+        )
 
     def forget(self) -> None:
         """Read the file again at the next call, even if its stamp looks the same."""
@@ -86,6 +101,20 @@ def _read(path: Path) -> Endpoint | None:
     if not isinstance(address, str) or not isinstance(token, str) or not address:
         return None
     return Endpoint(reachable(address), token, started)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address means this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_here(address: str) -> bool:
+    return is_loopback(address.rpartition(":")[0])
 
 
 def reachable(address: str) -> str:

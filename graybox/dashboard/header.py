@@ -12,7 +12,7 @@ from graybox.dashboard.attributes import attributes
 from graybox.dashboard.client import CallFailed
 from graybox.dashboard.hub import Hub
 from graybox.dashboard.icons import icon
-from graybox.dashboard.view import status_view
+from graybox.dashboard.view import shown_run, status_view
 
 
 def layout() -> html.Div:
@@ -126,11 +126,12 @@ def register(app: Dash, hub: Hub) -> None:
         Output(ids.TOASTS, "sendNotifications"),
         Input("play-pause", "n_clicks"),
         State("play-pause", "data-action"),
+        State(ids.STATUS, "data"),
         prevent_initial_call=True,
     )
-    async def play_or_pause(clicks: int, action: str) -> toasts.Toasts:
+    async def play_or_pause(clicks: int, action: str, status: dict[str, Any] | None) -> toasts.Toasts:
         try:
-            response = await hub.set_hyper_parameters(is_training=action == "resume")
+            response = await hub.set_hyper_parameters(shown_run({}, status), is_training=action == "resume")
         except CallFailed as failure:
             return toasts.failed(failure)
         return toasts.answer(response)

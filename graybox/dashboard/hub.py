@@ -93,7 +93,8 @@ class Hub:
         """What is waited for, for people."""
         return (
             f"Waiting for a backend on {self.live.expected_at()} : start one with "
-            f"python graybox_backend.py --root_directory {self.settings.root}, and --experiment FILE.py for your own model"
+            f"python graybox_backend.py --root_directory {self.settings.root}, "
+            "and --experiment FILE.py for a model of your own"
         )
 
     async def poll_status(self) -> None:
@@ -128,6 +129,8 @@ class Hub:
         if self.status is not None:
             log.info("the backend is gone: %s", failure)
             self.cache.drop()
+        if failure.unauthorised:
+            log.warning("%s", failure)
         self.status = None
         self.hyper_parameters = []
         self.problem = problem
@@ -250,10 +253,17 @@ class Hub:
 
     # -- commands -----------------------------------------------------------------------------
 
-    async def act(self, method: str, request: Any) -> Any:
-        """Send a command to the live backend, once; what was read before is asked anew. Raises CallFailed."""
+    async def act(self, run_id: str, method: str, request: Any) -> Any:
+        """Send a command to the live backend, once; what was read before is asked anew. Raises CallFailed.
+
+        run_id: the run that the tab shows. The backend refuses it when it trains another one by now, so that a tab
+        that has not heard of it yet does nothing to a run it does not show.
+        """
         if not self.connected:
             raise CallFailed(self.problem or self.waiting_message(), unreachable=True)
+        if not run_id:
+            raise CallFailed("this page does not know yet which run trains; try again in a moment")
+        request.run_id = run_id
         request.actor = ACTOR
         request.command_id = uuid.uuid4().hex
         try:
@@ -262,21 +272,24 @@ class Hub:
             self.cache.drop()
             await self.poll_status()
 
-    async def set_hyper_parameters(self, **changes: Any) -> pb.CommandResponse:
-        """Change hyper-parameters of the live run, all or none. Raises CallFailed."""
+    async def set_hyper_parameters(self, run_id: str, **changes: Any) -> pb.CommandResponse:
+        """Change hyper-parameters of a run, all or none. Raises CallFailed."""
         change = pb.HyperParameterChange(hyper_parameters=pb.HyperParameters(**changes))
-        response = await self.act("ExperimentCommand", pb.ExperimentCommandRequest(hyper_parameter_change=change))
+        request = pb.ExperimentCommandRequest(hyper_parameter_change=change)
+        response = await self.act(run_id, "ExperimentCommand", request)
         assert isinstance(response, pb.CommandResponse)
         return response
 
-    async def set_discarded(self, samples: Sequence[tuple[str, str]], discarded: bool) -> pb.DataEditsResponse:
-        """Discard or restore (split, id) pairs of the live run. Raises CallFailed."""
+    async def set_discarded(
+        self, run_id: str, samples: Sequence[tuple[str, str]], discarded: bool
+    ) -> pb.DataEditsResponse:
+        """Discard or restore (split, id) pairs of a run. Raises CallFailed."""
         request = pb.DataEditRequest(
             stat_name="discarded",
             bool_value=discarded,
             samples_ids=[sample_id for _, sample_id in samples],
             sample_origins=[split for split, _ in samples],
         )
-        response = await self.act("EditDataSample", request)
+        response = await self.act(run_id, "EditDataSample", request)
         assert isinstance(response, pb.DataEditsResponse)
         return response

@@ -14,7 +14,7 @@ from graybox.dashboard.hub import Hub
 from graybox.dashboard.icons import icon
 
 SUBMITTED = "hp-submitted"
-"""Store, filled in the browser: {"name", "text", "count"}."""
+"""Store, filled in the browser: {"name", "text", "count", "run"}, the run whose value the field showed."""
 SETTLED = "hp-settled"
 """Store: {"name", "count", "refused"}, an answer came, so that the field shows the real value again."""
 
@@ -108,7 +108,7 @@ def register(app: Dash, hub: Hub) -> None:
         settled = {"name": given["name"], "count": given["count"], "refused": True}
         try:
             value = parse(given["name"], given["text"])
-            response = await hub.set_hyper_parameters(**{given["name"]: value})
+            response = await hub.set_hyper_parameters(given["run"], **{given["name"]: value})
         except ValueError as error:
             return toasts.refused(str(error)), settled
         except CallFailed as failure:

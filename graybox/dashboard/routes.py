@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 
@@ -15,6 +16,8 @@ from graybox.proto import experiment_service_pb2 as pb
 
 _KEPT_BYTES = 32 * 1024 * 1024
 _MAX_SIZE = 1024
+_PICTURES_AT_ONCE = 6
+"""Requests for pictures under way at the backend, which answers eight and sends the others away."""
 _SIGNATURES = ((b"\xff\xd8\xff", "image/jpeg"), (b"\x89PNG", "image/png"))
 
 
@@ -44,6 +47,7 @@ class PictureCache:
 def register(server: FastAPI, hub: Hub) -> None:
     """Add the routes."""
     pictures = PictureCache()
+    places = asyncio.Semaphore(_PICTURES_AT_ONCE)
 
     @server.get("/api/samples")
     async def samples(request: Request) -> Response:
@@ -68,7 +72,7 @@ def register(server: FastAPI, hub: Hub) -> None:
         picture = pictures.get(wanted)
         if picture is None:
             try:
-                picture = await _picture(hub, run_id, split, sample_id, size)
+                picture = await _picture(hub, places, run_id, split, sample_id, size)
             except CallFailed as failure:
                 return Response(str(failure), status_code=404, headers={"cache-control": "no-store"})
             pictures.put(wanted, picture)
@@ -78,13 +82,14 @@ def register(server: FastAPI, hub: Hub) -> None:
         return Response(picture, media_type=kind, headers={"cache-control": caching, "etag": etag})
 
 
-async def _picture(hub: Hub, run_id: str, split: str, sample_id: str, size: int) -> bytes:
+async def _picture(hub: Hub, places: asyncio.Semaphore, run_id: str, split: str, sample_id: str, size: int) -> bytes:
     if run_id != hub.live_run:
         raise CallFailed("pictures are there while the run's backend is")
     request = pb.GetSamplesRequest(
-        sample_ids=[sample_id], sample_origins=[split], resize_width=size, resize_height=size
+        sample_ids=[sample_id], sample_origins=[split], resize_width=size, resize_height=size, run_id=run_id
     )
-    response = await hub.ask(run_id, "GetSamples", request)
+    async with places:
+        response = await hub.ask(run_id, "GetSamples", request)
     if not response.samples or not response.samples[0].image:
         raise CallFailed(response.samples[0].error if response.samples else "no such sample")
     return bytes(response.samples[0].image)

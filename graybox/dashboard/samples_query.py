@@ -82,6 +82,7 @@ def row_of(record: pb.DataRecord, run_id: str) -> dict[str, Any]:
     known = {"label", "prediction", "loss", "encounters", "last_age", "discarded"}
     return {
         "key": f"{record.origin}/{record.sample_id}",
+        "run": run_id,
         "sample_id": record.sample_id,
         "origin": record.origin,
         "label": _class(record.label, record.label_name),

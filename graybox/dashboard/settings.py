@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from graybox.dashboard.endpoint import reachable
+from graybox.dashboard.endpoint import is_loopback, reachable
 
 DEFAULT_BACKEND_PORT = 50051
 DEFAULT_MAX_MESSAGE_BYTES = 256 * 1024 * 1024
@@ -54,21 +53,12 @@ class Settings:
         return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address means this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def build_parser() -> argparse.ArgumentParser:
     """The command line of weights_lab.py and `graybox dashboard`."""
     script = Path(sys.argv[0]).name == "weights_lab.py"
     parser = argparse.ArgumentParser(
-        prog="weights_lab.py" if script else "graybox dashboard", description="Watch and steer a training run in the browser."
+        prog="weights_lab.py" if script else "graybox dashboard",
+        description="Watch and steer a training run in the browser.",
     )
     parser.add_argument(
         "--root_directory",
@@ -82,7 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
         default="",
         metavar="HOST:PORT",
         help="where the backend listens (default: as DIR/backend.json says; environment: GRPC_BACKEND_HOST, "
-        "GRPC_BACKEND_PORT)",
+        "GRPC_BACKEND_PORT); elsewhere than on this machine it needs a token of that backend in GRPC_AUTH_TOKEN",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to serve on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8050, help="port to serve on (default: %(default)s)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from graybox.dashboard.hub import Hub
@@ -48,6 +49,12 @@ def status_view(hub: Hub) -> dict[str, Any]:
         "hash": status.experiment_hash,
         "hp": {desc.name: _field(desc) for desc in hub.hyper_parameters},
     }
+
+
+def shown_run(focus: Mapping[str, str], status: Mapping[str, Any] | None) -> str:
+    """The run that a tab shows, by its stores FOCUS and STATUS: the one its address names, else the one it last saw
+    live; empty where it knows of none."""
+    return focus.get("run") or (status or {}).get("run") or ""
 
 
 def _field(desc: pb.HyperParameterDesc) -> dict[str, str]:

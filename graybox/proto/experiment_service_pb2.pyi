@@ -18,7 +18,8 @@ Conventions
     The 32-bit fields of the documented contract saturate; the 64-bit twins are exact.
   * A malformed or unauthorised request, or one that names what does not exist, gets a gRPC status.
     A well-formed one that the present state refuses gets success=false and the reason.
-  * `run_id` in a request picks a run; empty means the live one. Every answer says its run.
+  * `run_id` in every request picks a run; empty means the live one. What only the live run can do is
+    refused for any other, so that nobody acts on a run they do not look at. Every answer says its run.
   * A cursor is opaque. Pass back what the last answer gave; without one the latest points come.
   * Sample ids are unique within a split ("origin"). Where no origin is given, "train" is meant.
 """
@@ -907,20 +908,23 @@ class RestoreCheckpointRequest(google.protobuf.message.Message):
     EXPERIMENT_HASH_FIELD_NUMBER: builtins.int
     COMMAND_ID_FIELD_NUMBER: builtins.int
     ACTOR_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     experiment_hash: builtins.str
     """"hash" (its latest checkpoint), "hash@@step=N", "hash@@weights_step=N" (weights only),
-    or the id of a checkpoint.
+    or the id of a checkpoint, which may also stand in the place of the hash.
     """
     command_id: builtins.str
     actor: builtins.str
+    run_id: builtins.str
     def __init__(
         self,
         *,
         experiment_hash: builtins.str = ...,
         command_id: builtins.str = ...,
         actor: builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "command_id", b"command_id", "experiment_hash", b"experiment_hash"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "command_id", b"command_id", "experiment_hash", b"experiment_hash", "run_id", b"run_id"]) -> None: ...
 
 global___RestoreCheckpointRequest = RestoreCheckpointRequest
 
@@ -932,11 +936,13 @@ class RestoreCheckpointResponse(google.protobuf.message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     BRANCH_FIELD_NUMBER: builtins.int
     JOURNAL_SEQUENCE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     success: builtins.bool
     message: builtins.str
     branch: builtins.int
     """the branch the restore made; a weights-only restore makes none"""
     journal_sequence: builtins.int
+    run_id: builtins.str
     def __init__(
         self,
         *,
@@ -944,8 +950,9 @@ class RestoreCheckpointResponse(google.protobuf.message.Message):
         message: builtins.str = ...,
         branch: builtins.int = ...,
         journal_sequence: builtins.int = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["branch", b"branch", "journal_sequence", b"journal_sequence", "message", b"message", "success", b"success"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["branch", b"branch", "journal_sequence", b"journal_sequence", "message", b"message", "run_id", b"run_id", "success", b"success"]) -> None: ...
 
 global___RestoreCheckpointResponse = RestoreCheckpointResponse
 
@@ -960,8 +967,10 @@ class TriggerEvaluationRequest(google.protobuf.message.Message):
     SPLIT_NAME_FIELD_NUMBER: builtins.int
     TAGS_FIELD_NUMBER: builtins.int
     USE_FULL_SET_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     split_name: builtins.str
     use_full_set: builtins.bool
+    run_id: builtins.str
     @property
     def tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -970,8 +979,9 @@ class TriggerEvaluationRequest(google.protobuf.message.Message):
         split_name: builtins.str = ...,
         tags: collections.abc.Iterable[builtins.str] | None = ...,
         use_full_set: builtins.bool = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["split_name", b"split_name", "tags", b"tags", "use_full_set", b"use_full_set"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["run_id", b"run_id", "split_name", b"split_name", "tags", b"tags", "use_full_set", b"use_full_set"]) -> None: ...
 
 global___TriggerEvaluationRequest = TriggerEvaluationRequest
 
@@ -981,15 +991,18 @@ class TriggerEvaluationResponse(google.protobuf.message.Message):
 
     SUCCESS_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     success: builtins.bool
     message: builtins.str
+    run_id: builtins.str
     def __init__(
         self,
         *,
         success: builtins.bool = ...,
         message: builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["message", b"message", "success", b"success"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "run_id", b"run_id", "success", b"success"]) -> None: ...
 
 global___TriggerEvaluationResponse = TriggerEvaluationResponse
 
@@ -997,9 +1010,14 @@ global___TriggerEvaluationResponse = TriggerEvaluationResponse
 class GetEvaluationStatusRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    RUN_ID_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
     def __init__(
         self,
+        *,
+        run_id: builtins.str = ...,
     ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["run_id", b"run_id"]) -> None: ...
 
 global___GetEvaluationStatusRequest = GetEvaluationStatusRequest
 
@@ -1013,6 +1031,7 @@ class GetEvaluationStatusResponse(google.protobuf.message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     SPLIT_NAME_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     status: builtins.str
     """"idle", "pending", "running", "completed" """
     current: builtins.int
@@ -1020,6 +1039,7 @@ class GetEvaluationStatusResponse(google.protobuf.message.Message):
     message: builtins.str
     error: builtins.str
     split_name: builtins.str
+    run_id: builtins.str
     def __init__(
         self,
         *,
@@ -1029,8 +1049,9 @@ class GetEvaluationStatusResponse(google.protobuf.message.Message):
         message: builtins.str = ...,
         error: builtins.str = ...,
         split_name: builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["current", b"current", "error", b"error", "message", b"message", "split_name", b"split_name", "status", b"status", "total", b"total"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["current", b"current", "error", b"error", "message", b"message", "run_id", b"run_id", "split_name", b"split_name", "status", b"status", "total", b"total"]) -> None: ...
 
 global___GetEvaluationStatusResponse = GetEvaluationStatusResponse
 
@@ -1039,13 +1060,16 @@ class CancelEvaluationRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REASON_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     reason: builtins.str
+    run_id: builtins.str
     def __init__(
         self,
         *,
         reason: builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["reason", b"reason"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["reason", b"reason", "run_id", b"run_id"]) -> None: ...
 
 global___CancelEvaluationRequest = CancelEvaluationRequest
 
@@ -1055,15 +1079,18 @@ class CancelEvaluationResponse(google.protobuf.message.Message):
 
     SUCCESS_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     success: builtins.bool
     message: builtins.str
+    run_id: builtins.str
     def __init__(
         self,
         *,
         success: builtins.bool = ...,
         message: builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["message", b"message", "success", b"success"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["message", b"message", "run_id", b"run_id", "success", b"success"]) -> None: ...
 
 global___CancelEvaluationResponse = CancelEvaluationResponse
 
@@ -1346,15 +1373,18 @@ class DataQueryRequest(google.protobuf.message.Message):
 
     QUERY_FIELD_NUMBER: builtins.int
     IS_NATURAL_LANGUAGE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     query: builtins.str
     is_natural_language: builtins.bool
+    run_id: builtins.str
     def __init__(
         self,
         *,
         query: builtins.str = ...,
         is_natural_language: builtins.bool = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["is_natural_language", b"is_natural_language", "query", b"query"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["is_natural_language", b"is_natural_language", "query", b"query", "run_id", b"run_id"]) -> None: ...
 
 global___DataQueryRequest = DataQueryRequest
 
@@ -1371,6 +1401,7 @@ class DataQueryResponse(google.protobuf.message.Message):
     AGENT_INTENT_TYPE_FIELD_NUMBER: builtins.int
     ANALYSIS_RESULT_FIELD_NUMBER: builtins.int
     VIEW_ID_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     success: builtins.bool
     message: builtins.str
     number_of_all_samples: builtins.int
@@ -1379,6 +1410,7 @@ class DataQueryResponse(google.protobuf.message.Message):
     agent_intent_type: builtins.str
     analysis_result: builtins.str
     view_id: builtins.str
+    run_id: builtins.str
     @property
     def unique_tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -1393,8 +1425,9 @@ class DataQueryResponse(google.protobuf.message.Message):
         agent_intent_type: builtins.str = ...,
         analysis_result: builtins.str = ...,
         view_id: builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agent_intent_type", b"agent_intent_type", "analysis_result", b"analysis_result", "message", b"message", "number_of_all_samples", b"number_of_all_samples", "number_of_discarded_samples", b"number_of_discarded_samples", "number_of_samples_in_the_loop", b"number_of_samples_in_the_loop", "success", b"success", "unique_tags", b"unique_tags", "view_id", b"view_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_intent_type", b"agent_intent_type", "analysis_result", b"analysis_result", "message", b"message", "number_of_all_samples", b"number_of_all_samples", "number_of_discarded_samples", b"number_of_discarded_samples", "number_of_samples_in_the_loop", b"number_of_samples_in_the_loop", "run_id", b"run_id", "success", b"success", "unique_tags", b"unique_tags", "view_id", b"view_id"]) -> None: ...
 
 global___DataQueryResponse = DataQueryResponse
 
@@ -1410,6 +1443,7 @@ class DataEditRequest(google.protobuf.message.Message):
     TYPE_FIELD_NUMBER: builtins.int
     COMMAND_ID_FIELD_NUMBER: builtins.int
     ACTOR_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     stat_name: builtins.str
     """"discarded"; tags and metadata columns come later"""
     string_value: builtins.str
@@ -1417,6 +1451,7 @@ class DataEditRequest(google.protobuf.message.Message):
     type: builtins.str
     command_id: builtins.str
     actor: builtins.str
+    run_id: builtins.str
     @property
     def samples_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     @property
@@ -1434,8 +1469,9 @@ class DataEditRequest(google.protobuf.message.Message):
         type: builtins.str = ...,
         command_id: builtins.str = ...,
         actor: builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "bool_value", b"bool_value", "command_id", b"command_id", "sample_origins", b"sample_origins", "samples_ids", b"samples_ids", "stat_name", b"stat_name", "string_value", b"string_value", "type", b"type"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "bool_value", b"bool_value", "command_id", b"command_id", "run_id", b"run_id", "sample_origins", b"sample_origins", "samples_ids", b"samples_ids", "stat_name", b"stat_name", "string_value", b"string_value", "type", b"type"]) -> None: ...
 
 global___DataEditRequest = DataEditRequest
 
@@ -1447,10 +1483,12 @@ class DataEditsResponse(google.protobuf.message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     NUMBER_CHANGED_FIELD_NUMBER: builtins.int
     JOURNAL_SEQUENCE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     success: builtins.bool
     message: builtins.str
     number_changed: builtins.int
     journal_sequence: builtins.int
+    run_id: builtins.str
     def __init__(
         self,
         *,
@@ -1458,8 +1496,9 @@ class DataEditsResponse(google.protobuf.message.Message):
         message: builtins.str = ...,
         number_changed: builtins.int = ...,
         journal_sequence: builtins.int = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["journal_sequence", b"journal_sequence", "message", b"message", "number_changed", b"number_changed", "success", b"success"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["journal_sequence", b"journal_sequence", "message", b"message", "number_changed", b"number_changed", "run_id", b"run_id", "success", b"success"]) -> None: ...
 
 global___DataEditsResponse = DataEditsResponse
 
@@ -1484,7 +1523,9 @@ class DataSplitsResponse(google.protobuf.message.Message):
 
     SUCCESS_FIELD_NUMBER: builtins.int
     SPLIT_NAMES_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     success: builtins.bool
+    run_id: builtins.str
     @property
     def split_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -1492,8 +1533,9 @@ class DataSplitsResponse(google.protobuf.message.Message):
         *,
         success: builtins.bool = ...,
         split_names: collections.abc.Iterable[builtins.str] | None = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["split_names", b"split_names", "success", b"success"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["run_id", b"run_id", "split_names", b"split_names", "success", b"success"]) -> None: ...
 
 global___DataSplitsResponse = DataSplitsResponse
 
@@ -1505,9 +1547,11 @@ class GetSamplesRequest(google.protobuf.message.Message):
     RESIZE_WIDTH_FIELD_NUMBER: builtins.int
     RESIZE_HEIGHT_FIELD_NUMBER: builtins.int
     SAMPLE_ORIGINS_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     resize_width: builtins.int
     """0: as large as it is"""
     resize_height: builtins.int
+    run_id: builtins.str
     @property
     def sample_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """at most 1,024"""
@@ -1523,8 +1567,9 @@ class GetSamplesRequest(google.protobuf.message.Message):
         resize_width: builtins.int = ...,
         resize_height: builtins.int = ...,
         sample_origins: collections.abc.Iterable[builtins.str] | None = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["resize_height", b"resize_height", "resize_width", b"resize_width", "sample_ids", b"sample_ids", "sample_origins", b"sample_origins"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["resize_height", b"resize_height", "resize_width", b"resize_width", "run_id", b"run_id", "sample_ids", b"sample_ids", "sample_origins", b"sample_origins"]) -> None: ...
 
 global___GetSamplesRequest = GetSamplesRequest
 
@@ -1533,14 +1578,17 @@ class SamplesResponse(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     SAMPLES_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
     @property
     def samples(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Sample]: ...
     def __init__(
         self,
         *,
         samples: collections.abc.Iterable[global___Sample] | None = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["samples", b"samples"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["run_id", b"run_id", "samples", b"samples"]) -> None: ...
 
 global___SamplesResponse = SamplesResponse
 
@@ -1702,6 +1750,7 @@ class ManipulateWeightsRequest(google.protobuf.message.Message):
     DRY_RUN_FIELD_NUMBER: builtins.int
     COMMAND_ID_FIELD_NUMBER: builtins.int
     ACTOR_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     operation: global___NeuronOperation.ValueType
     layer_id: builtins.str
     """an id, or a qualified name"""
@@ -1715,6 +1764,7 @@ class ManipulateWeightsRequest(google.protobuf.message.Message):
     """answer the plan, change nothing"""
     command_id: builtins.str
     actor: builtins.str
+    run_id: builtins.str
     @property
     def neuron_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """empty: all neurons of the layer"""
@@ -1731,9 +1781,10 @@ class ManipulateWeightsRequest(google.protobuf.message.Message):
         dry_run: builtins.bool = ...,
         command_id: builtins.str = ...,
         actor: builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_learning_rate", b"_learning_rate", "_perturbation_ratio", b"_perturbation_ratio", "learning_rate", b"learning_rate", "perturbation_ratio", b"perturbation_ratio"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_learning_rate", b"_learning_rate", "_perturbation_ratio", b"_perturbation_ratio", "actor", b"actor", "command_id", b"command_id", "dry_run", b"dry_run", "layer_id", b"layer_id", "learning_rate", b"learning_rate", "neuron_ids", b"neuron_ids", "operation", b"operation", "perturbation_ratio", b"perturbation_ratio", "zero_outgoing", b"zero_outgoing"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_learning_rate", b"_learning_rate", "_perturbation_ratio", b"_perturbation_ratio", "actor", b"actor", "command_id", b"command_id", "dry_run", b"dry_run", "layer_id", b"layer_id", "learning_rate", b"learning_rate", "neuron_ids", b"neuron_ids", "operation", b"operation", "perturbation_ratio", b"perturbation_ratio", "run_id", b"run_id", "zero_outgoing", b"zero_outgoing"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_learning_rate", b"_learning_rate"]) -> typing.Literal["learning_rate"] | None: ...
     @typing.overload
@@ -1749,11 +1800,13 @@ class ManipulateWeightsResponse(google.protobuf.message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     PLAN_FIELD_NUMBER: builtins.int
     JOURNAL_SEQUENCE_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     success: builtins.bool
     message: builtins.str
     plan: builtins.str
     """what was (or would be) touched, for people"""
     journal_sequence: builtins.int
+    run_id: builtins.str
     def __init__(
         self,
         *,
@@ -1761,8 +1814,9 @@ class ManipulateWeightsResponse(google.protobuf.message.Message):
         message: builtins.str = ...,
         plan: builtins.str = ...,
         journal_sequence: builtins.int = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["journal_sequence", b"journal_sequence", "message", b"message", "plan", b"plan", "success", b"success"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["journal_sequence", b"journal_sequence", "message", b"message", "plan", b"plan", "run_id", b"run_id", "success", b"success"]) -> None: ...
 
 global___ManipulateWeightsResponse = ManipulateWeightsResponse
 
@@ -1772,16 +1826,19 @@ class GetWeightsRequest(google.protobuf.message.Message):
 
     LAYER_ID_FIELD_NUMBER: builtins.int
     TENSOR_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     layer_id: builtins.str
     tensor: builtins.str
     """"weight" (default) or "bias" """
+    run_id: builtins.str
     def __init__(
         self,
         *,
         layer_id: builtins.str = ...,
         tensor: builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["layer_id", b"layer_id", "tensor", b"tensor"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["layer_id", b"layer_id", "run_id", b"run_id", "tensor", b"tensor"]) -> None: ...
 
 global___GetWeightsRequest = GetWeightsRequest
 
@@ -1791,16 +1848,19 @@ class WeightsResponse(google.protobuf.message.Message):
 
     WEIGHTS_DATA_FIELD_NUMBER: builtins.int
     FORMAT_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     weights_data: builtins.bytes
     format: builtins.str
     """"npy": numpy.load(io.BytesIO(weights_data), allow_pickle=False)"""
+    run_id: builtins.str
     def __init__(
         self,
         *,
         weights_data: builtins.bytes = ...,
         format: builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["format", b"format", "weights_data", b"weights_data"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["format", b"format", "run_id", b"run_id", "weights_data", b"weights_data"]) -> None: ...
 
 global___WeightsResponse = WeightsResponse
 
@@ -1811,17 +1871,20 @@ class GetActivationsRequest(google.protobuf.message.Message):
     LAYER_ID_FIELD_NUMBER: builtins.int
     SAMPLE_ID_FIELD_NUMBER: builtins.int
     ORIGIN_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     layer_id: builtins.str
     sample_id: builtins.str
     origin: builtins.str
+    run_id: builtins.str
     def __init__(
         self,
         *,
         layer_id: builtins.str = ...,
         sample_id: builtins.str = ...,
         origin: builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["layer_id", b"layer_id", "origin", b"origin", "sample_id", b"sample_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["layer_id", b"layer_id", "origin", b"origin", "run_id", b"run_id", "sample_id", b"sample_id"]) -> None: ...
 
 global___GetActivationsRequest = GetActivationsRequest
 
@@ -1832,19 +1895,22 @@ class ActivationsResponse(google.protobuf.message.Message):
     ACTIVATION_DATA_FIELD_NUMBER: builtins.int
     SHAPE_FIELD_NUMBER: builtins.int
     FORMAT_FIELD_NUMBER: builtins.int
+    RUN_ID_FIELD_NUMBER: builtins.int
     activation_data: builtins.bytes
     """little-endian float32, C order"""
     shape: builtins.str
     """"8,16,16" """
     format: builtins.str
     """"float32" """
+    run_id: builtins.str
     def __init__(
         self,
         *,
         activation_data: builtins.bytes = ...,
         shape: builtins.str = ...,
         format: builtins.str = ...,
+        run_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["activation_data", b"activation_data", "format", b"format", "shape", b"shape"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["activation_data", b"activation_data", "format", b"format", "run_id", b"run_id", "shape", b"shape"]) -> None: ...
 
 global___ActivationsResponse = ActivationsResponse

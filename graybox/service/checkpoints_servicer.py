@@ -13,14 +13,14 @@ from graybox.service.owner import ask
 
 
 class CheckpointsServicer(Area):
-    """Always about the run that a request without a run id means: only a live run can go back."""
+    """Only a live run can go back: for another one the answer says that it has ended."""
 
     @answers(pb.RestoreCheckpointResponse)
     def RestoreCheckpoint(
         self, request: pb.RestoreCheckpointRequest, context: grpc.ServicerContext
     ) -> pb.RestoreCheckpointResponse:
         reference = limits.check_text("experiment_hash", request.experiment_hash, limits.MAX_NAME, empty=False)
-        backend = self.desk.run("")
+        backend = self.desk.run(request.run_id)
         owner = backend.need_commands("go back to a checkpoint")
         outcome = ask(
             self.desk,
@@ -35,4 +35,5 @@ class CheckpointsServicer(Area):
             message=clean(outcome.message),
             branch=int(outcome.value) if outcome.value is not None else 0,
             journal_sequence=outcome.sequence,
+            run_id=backend.run.run_id,
         )

@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
-from graybox.errors import Refused
+from graybox.errors import GrayboxError, Refused
 from graybox.service import limits
 from graybox.service.backend import Backend, open_ended
 from graybox.store.root import Root
@@ -29,6 +29,10 @@ class Desk:
             limits.WAITING_AT_OWNER,
             f"{limits.WAITING_AT_OWNER} requests wait for the trainer already; ask again in a moment",
         )
+        self.image_gate = limits.Gate(
+            limits.PICTURE_READS,
+            f"{limits.PICTURE_READS} requests for pictures are answered already; ask again in a moment",
+        )
         self.image_pool = ThreadPoolExecutor(limits.IMAGE_THREADS, thread_name_prefix="graybox-image")
         self._lock = threading.Lock()
         self._ended: OrderedDict[str, Backend] = OrderedDict()
@@ -48,6 +52,24 @@ class Desk:
                 raise Refused(f"there is no run in {self.root.path} yet; start a backend to make one")
             run_id = newest.run_id
         return self._open(run_id)
+
+    def check(self, run_id: str) -> None:
+        """Raises NotFound for a run that is named and does not exist."""
+        limits.check_text("run_id", run_id, limits.MAX_NAME)
+        if run_id and (self.live is None or run_id != self.live.run.run_id):
+            self.root.run(run_id)
+
+    def run_id(self, asked: str) -> str:
+        """The id of the run a request means, for an answer that cannot say more; empty where there is none."""
+        if asked:
+            return asked
+        if self.live is not None:
+            return self.live.run.run_id
+        try:
+            newest = self.root.latest_run()
+        except GrayboxError:
+            return ""
+        return newest.run_id if newest is not None else ""
 
     def close(self) -> None:
         """Ends the threads that load pictures; the live backend stays with its owner."""

@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import Message
 
 from graybox.errors import DeadlinePassed, GrayboxError, Invalid, NotFound, StorageError, Unsupported
+from graybox.service.area import Area
 from graybox.service.limits import TooMany
 
 log = logging.getLogger("graybox.service")
@@ -32,7 +33,7 @@ class ClientGone(Exception):
     """The client hung up (or the server stops) while its request waited. Nobody reads the answer."""
 
 
-_Servicer = TypeVar("_Servicer")
+_Servicer = TypeVar("_Servicer", bound=Area)
 _Request = TypeVar("_Request", bound=Message)
 _Answer = TypeVar("_Answer", bound=Message)
 _Method = Callable[[_Servicer, _Request, grpc.ServicerContext], _Answer]
@@ -60,14 +61,18 @@ def answers(
             except Exception as error:  # the edge of the process: logged, and answered without its inside
                 failure = error
             # Outside of `except`: abort raises, and its exception should not drag this one along.
-            return _answer_failure(failure, answer, context, getattr(method, "__name__", "request"))
+            name = getattr(method, "__name__", "request")
+            asked: Any = request  # every request of the contract has a run id; the type of messages at large has none
+            return _answer_failure(failure, answer, context, name, lambda: self.desk.run_id(asked.run_id))
 
         return guarded
 
     return decorate
 
 
-def _answer_failure(failure: Exception, answer: type[_Answer], context: grpc.ServicerContext, method: str) -> _Answer:
+def _answer_failure(
+    failure: Exception, answer: type[_Answer], context: grpc.ServicerContext, method: str, run_id: Callable[[], str]
+) -> _Answer:
     if isinstance(failure, ClientGone):
         abort(context, grpc.StatusCode.CANCELLED, str(failure))
     if not isinstance(failure, GrayboxError):
@@ -78,7 +83,7 @@ def _answer_failure(failure: Exception, answer: type[_Answer], context: grpc.Ser
     if isinstance(failure, StorageError):
         log.error("%s: %s", method, failure)
     if {"success", "message"} <= set(answer.DESCRIPTOR.fields_by_name):
-        fields: dict[str, Any] = {"success": False, "message": clean(str(failure))}
+        fields: dict[str, Any] = {"success": False, "message": clean(str(failure)), "run_id": run_id()}
         return answer(**fields)
     storage = isinstance(failure, StorageError)
     abort(context, grpc.StatusCode.INTERNAL if storage else grpc.StatusCode.FAILED_PRECONDITION, str(failure))

@@ -16,22 +16,25 @@ _LATER = (
 
 
 class EvaluationServicer(Area):
-    """Answers UNIMPLEMENTED, saying what there is instead."""
+    """Answers UNIMPLEMENTED, saying what there is instead; NOT_FOUND for a run that does not exist."""
 
     @answers(pb.TriggerEvaluationResponse)
     def TriggerEvaluation(
         self, request: pb.TriggerEvaluationRequest, context: grpc.ServicerContext
     ) -> pb.TriggerEvaluationResponse:
+        self.desk.check(request.run_id)
         raise Unsupported(_LATER)
 
     @answers(pb.GetEvaluationStatusResponse)
     def GetEvaluationStatus(
         self, request: pb.GetEvaluationStatusRequest, context: grpc.ServicerContext
     ) -> pb.GetEvaluationStatusResponse:
+        self.desk.check(request.run_id)
         raise Unsupported(_LATER)
 
     @answers(pb.CancelEvaluationResponse)
     def CancelEvaluation(
         self, request: pb.CancelEvaluationRequest, context: grpc.ServicerContext
     ) -> pb.CancelEvaluationResponse:
+        self.desk.check(request.run_id)
         raise Unsupported(_LATER)

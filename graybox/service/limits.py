@@ -15,6 +15,8 @@ WAITING_AT_OWNER = 12
 """Requests that may wait for the trainer at once: the other threads stay free for those who only read."""
 LOGGER_READS = 3
 """GetLatestLoggerData calls at once, as the documented contract says."""
+PICTURE_READS = 8
+"""Requests at once that load pictures: the trainer may have to load each of them, and a step may be long."""
 IMAGE_THREADS = 8
 
 MAX_RECORDS = 10_000

@@ -45,7 +45,7 @@ class NeuronsServicer(Area):
         self, request: pb.ManipulateWeightsRequest, context: grpc.ServicerContext
     ) -> pb.ManipulateWeightsResponse:
         edit = _edit(request)
-        backend = self.desk.run("")
+        backend = self.desk.run(request.run_id)
         owner = backend.need_commands("edit its neurons")
         outcome = ask(
             self.desk,
@@ -60,6 +60,7 @@ class NeuronsServicer(Area):
             message=clean(outcome.message),
             plan=clean(str(outcome.value)) if outcome.value is not None else "",
             journal_sequence=outcome.sequence,
+            run_id=backend.run.run_id,
         )
 
     @answers(pb.WeightsResponse)
@@ -68,25 +69,28 @@ class NeuronsServicer(Area):
         tensor = request.tensor or "weight"
         if tensor not in ("weight", "bias"):
             raise Invalid(f"the tensor is 'weight' or 'bias', not {tensor[:50]!r}")
-        backend = self.desk.run("")
+        backend = self.desk.run(request.run_id)
         owner = backend.need_commands("read its weights")
         outcome = ask(self.desk, owner, context, ReadWeights(layer, tensor))
         buffer = io.BytesIO()
         np.save(buffer, np.asarray(outcome.value), allow_pickle=False)
-        return pb.WeightsResponse(weights_data=buffer.getvalue(), format="npy")
+        return pb.WeightsResponse(weights_data=buffer.getvalue(), format="npy", run_id=backend.run.run_id)
 
     @answers(pb.ActivationsResponse)
     def GetActivations(
         self, request: pb.GetActivationsRequest, context: grpc.ServicerContext
     ) -> pb.ActivationsResponse:
         layer = limits.check_text("layer_id", request.layer_id, limits.MAX_LAYER_NAME, empty=False)
-        backend = self.desk.run("")
+        backend = self.desk.run(request.run_id)
         owner = backend.need_commands("compute activations")
         ((split, sample),) = check_samples(backend.samples, [request.sample_id], [request.origin])
         outcome = ask(self.desk, owner, context, ReadActivations(layer, split, sample))
         values = np.ascontiguousarray(outcome.value, dtype="<f4")
         return pb.ActivationsResponse(
-            activation_data=values.tobytes(), shape=",".join(str(n) for n in values.shape), format="float32"
+            activation_data=values.tobytes(),
+            shape=",".join(str(n) for n in values.shape),
+            format="float32",
+            run_id=backend.run.run_id,
         )
 
 

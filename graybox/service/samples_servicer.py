@@ -52,7 +52,7 @@ class SamplesServicer(Area):
     @answers(pb.DataEditsResponse)
     def EditDataSample(self, request: pb.DataEditRequest, context: grpc.ServicerContext) -> pb.DataEditsResponse:
         _check_edit(request)
-        backend = self.desk.run("")
+        backend = self.desk.run(request.run_id)
         owner = backend.need_commands("discard or restore samples")
         pairs = check_samples(backend.samples, request.samples_ids, request.sample_origins)
         outcome = ask(
@@ -68,26 +68,29 @@ class SamplesServicer(Area):
             message=clean(outcome.message),
             number_changed=int(outcome.value or 0),
             journal_sequence=outcome.sequence,
+            run_id=backend.run.run_id,
         )
 
     @answers(pb.DataSplitsResponse)
     def GetDataSplits(self, request: pb.GetDataSplitsRequest, context: grpc.ServicerContext) -> pb.DataSplitsResponse:
         backend = self.desk.run(request.run_id)
-        return pb.DataSplitsResponse(success=True, split_names=[clean(name) for name in backend.samples.splits])
+        names = [clean(name) for name in backend.samples.splits]
+        return pb.DataSplitsResponse(success=True, split_names=names, run_id=backend.run.run_id)
 
     @answers(pb.SamplesResponse)
     def GetSamples(self, request: pb.GetSamplesRequest, context: grpc.ServicerContext) -> pb.SamplesResponse:
         limits.check_count("sample_ids", len(request.sample_ids), limits.MAX_SAMPLES)
         width, height = _check_size(request.resize_width, request.resize_height)
-        backend = self.desk.run("")
-        pairs = check_samples(backend.samples, request.sample_ids, request.sample_origins)
+        backend = self.desk.run(request.run_id)
         backend.need_images("see its samples")
+        pairs = check_samples(backend.samples, request.sample_ids, request.sample_origins)
         pictures = self._pictures(backend, pairs, width, height, context)
         return pb.SamplesResponse(
             samples=[
                 pb.Sample(sample_id=sample, origin=split, image=image, error=clean(reason))
                 for (split, sample), (image, reason) in zip(pairs, pictures, strict=True)
-            ]
+            ],
+            run_id=backend.run.run_id,
         )
 
     # -- pictures --------------------------------------------------------------------------------
@@ -108,9 +111,12 @@ class SamplesServicer(Area):
         if not width and not height:
             width = height = limits.DEFAULT_THUMBNAIL
         pairs = [(record.origin, record.sample_id) for record in records]
-        for record, (image, reason) in zip(
-            records, self._pictures(backend, pairs, width, height, context), strict=True
-        ):
+        try:
+            pictures = self._pictures(backend, pairs, width, height, context)
+        except limits.TooMany as error:
+            # What the page says of its samples is worth an answer without their pictures.
+            pictures = [(b"", str(error))] * len(pairs)
+        for record, (image, reason) in zip(records, pictures, strict=True):
             record.raw_data = image
             if reason:
                 record.metadata["image_error"] = clean(reason)
@@ -118,19 +124,25 @@ class SamplesServicer(Area):
     def _pictures(
         self, backend: Backend, pairs: list[tuple[str, str]], width: int, height: int, context: grpc.ServicerContext
     ) -> list[_Picture]:
-        """One picture or reason for each sample, loaded by several threads at once."""
+        """One picture or reason for each sample, loaded by several threads at once.
+
+        Raises TooMany when as many requests wait for pictures as may: the others' threads stay free.
+        """
 
         def load(split: str, sample: str) -> _Picture:
             if not context.is_active():
                 raise ClientGone("the client hung up while its pictures were loaded")
             return _picture(backend, split, sample, width, height)
 
-        futures: list[Future[_Picture]] = [_submit(self.desk.image_pool.submit, load, pair) for pair in pairs]
-        try:
-            return [future.result() for future in futures]
-        finally:
-            for future in futures:
-                future.cancel()
+        if backend.images is None:
+            return [_picture(backend, *pair, width, height) for pair in pairs]  # the reason, at no cost
+        with self.desk.image_gate.place():
+            futures: list[Future[_Picture]] = [_submit(self.desk.image_pool.submit, load, pair) for pair in pairs]
+            try:
+                return [future.result() for future in futures]
+            finally:
+                for future in futures:
+                    future.cancel()
 
 
 def _submit(

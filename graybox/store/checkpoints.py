@@ -97,8 +97,8 @@ class CheckpointCatalogue:
     def resolve(self, reference: str) -> tuple[CheckpointRecord, bool]:
         """The checkpoint that a reference means, the newest where several fit, and whether only its weights are wanted.
 
-        reference: `hash` (its latest), `hash@@step=N`, `hash@@weights_step=N` (weights only), or an id. Raises Invalid
-        for anything else, NotFound when there is none.
+        reference: `hash` (its latest), `hash@@step=N`, `hash@@weights_step=N` (weights only), or an id, which may
+        also stand for the hash. Raises Invalid for anything else, NotFound when there is none.
         """
         match = _REFERENCE.fullmatch(reference)
         if match is None or not _HASH.fullmatch(match["hash"]):
@@ -110,7 +110,8 @@ class CheckpointCatalogue:
             for record in records:
                 if record.id == reference:
                     return record, False
-        fitting = [record for record in records if record.experiment_hash == match["hash"]]
+        # Two branches may have the same hash at the same step; an id in its place says which one is meant.
+        fitting = [record for record in records if match["hash"] in (record.experiment_hash, record.id)]
         if not fitting:
             raise NotFound(f"there is no checkpoint of {match['hash']!r}{self._there_are()}")
         if match["kind"] is None:

@@ -237,6 +237,11 @@ class FakeRun:
         return layer
 
 
+def ended(run: FakeRun) -> str:
+    """What a backend says when an ended run is asked for what only a live one can do."""
+    return f"run {run.run_id} has ended; start a backend on it to do that"
+
+
 class FakeService(ExperimentServiceServicer):
     """Answers from memory; `calls` counts what was asked."""
 
@@ -262,6 +267,8 @@ class FakeService(ExperimentServiceServicer):
         self, request: pb.ExperimentCommandRequest, context: grpc.ServicerContext
     ) -> pb.CommandResponse:
         run = self._run(request.run_id, context) if not request.get_runs else self.live
+        if run is not None and not run.live and request.WhichOneof("command") is not None:
+            return pb.CommandResponse(success=False, message=ended(run), run_id=run.run_id)
         answer = pb.CommandResponse(success=True, run_id=run.run_id if run else "")
         for name in ("get_status", "get_checkpoints", "get_runs", "get_journal", "get_interactive_layers"):
             if getattr(request, name):
@@ -347,9 +354,11 @@ class FakeService(ExperimentServiceServicer):
     def RestoreCheckpoint(
         self, request: pb.RestoreCheckpointRequest, context: grpc.ServicerContext
     ) -> pb.RestoreCheckpointResponse:
-        run = self._run("", context)
+        run = self._run(request.run_id, context)
+        if not run.live:
+            return pb.RestoreCheckpointResponse(success=False, message=ended(run), run_id=run.run_id)
         for point in run.checkpoints:
-            if request.experiment_hash in (point.id, f"{point.experiment_hash}@@weights_step={point.step}"):
+            if request.experiment_hash in (point.id, f"{point.id}@@weights_step={point.step}"):
                 break
         else:
             context.abort(grpc.StatusCode.NOT_FOUND, f"there is no checkpoint {request.experiment_hash!r}")
@@ -413,7 +422,9 @@ class FakeService(ExperimentServiceServicer):
         )
 
     def EditDataSample(self, request: pb.DataEditRequest, context: grpc.ServicerContext) -> pb.DataEditsResponse:
-        run = self._run("", context)
+        run = self._run(request.run_id, context)
+        if not run.live:
+            return pb.DataEditsResponse(success=False, message=ended(run), run_id=run.run_id)
         wanted = set(zip(request.sample_origins, request.samples_ids, strict=True))
         changed = 0
         for sample in run.samples:
@@ -429,6 +440,9 @@ class FakeService(ExperimentServiceServicer):
 
     def GetSamples(self, request: pb.GetSamplesRequest, context: grpc.ServicerContext) -> pb.SamplesResponse:
         self._count("pictures")
+        run = self._run(request.run_id, context)
+        if not run.live:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, ended(run))
         answers = []
         for sample_id in request.sample_ids:
             seeded = random.Random(int(sample_id))
@@ -442,7 +456,9 @@ class FakeService(ExperimentServiceServicer):
     def ManipulateWeights(
         self, request: pb.ManipulateWeightsRequest, context: grpc.ServicerContext
     ) -> pb.ManipulateWeightsResponse:
-        run = self._run("", context)
+        run = self._run(request.run_id, context)
+        if not run.live:
+            return pb.ManipulateWeightsResponse(success=False, message=ended(run), run_id=run.run_id)
         layer = int(request.layer_id)
         places = [(layer, neuron) for neuron in request.neuron_ids]
         name = LAYERS[layer][0]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Request, expect
+from playwright.sync_api import Browser, BrowserContext, Page, Request, Route, expect
 
 from graybox.proto import experiment_service_pb2 as pb
 from tests.dashboard.fake_backend import FakeBackend, FakeRun, FakeService
@@ -190,6 +191,39 @@ def test_pause_and_hyper_parameters_answer_with_a_toast_and_the_real_value(stage
     assert [entry.kind for entry in stage.run.journal].count("hp_change") == 2
 
 
+def test_a_field_shows_the_real_value_though_the_cursor_stays_in_it(stage: Stage) -> None:
+    """A status that was under way before the answer shows the old value; what comes after it must show too."""
+    page = stage.page
+    stage.open("metrics")
+    field = page.locator("#hp-learning_rate")
+    expect(field).to_have_value("0.01")
+    field.fill("0.02")
+    field.press("Enter")
+    stage.toast("Set learning rate to 0.02")
+    expect(field).to_be_focused()
+    stage.run.values["learning_rate"] = 0.5
+    expect(field).to_have_value("0.5")
+    field.fill("0.02")
+    page.wait_for_timeout(900)
+    expect(field).to_have_value("0.02")
+    field.press("Enter")
+    field.fill("0.5")
+    field.press("Enter")
+    expect(field).to_have_value("0.5")
+    page.wait_for_timeout(900)
+    assert [entry.kind for entry in stage.run.journal].count("hp_change") == 3
+    assert stage.run.values["learning_rate"] == 0.5
+
+
+def test_neurons_clicked_in_quick_succession_are_all_selected(stage: Stage) -> None:
+    page = stage.page
+    stage.open("model")
+    page.click("#layer-1")
+    expect(page.locator("#layer-title")).to_contain_text("features.conv2")
+    page.evaluate("[1, 3, 5].forEach(n => document.getElementById('neuron-tile-' + n).click())")
+    expect(page.locator("#selection-text")).to_have_text("3 selected")
+
+
 def test_neurons_are_chosen_and_edited(stage: Stage) -> None:
     page = stage.page
     stage.open("model")
@@ -293,3 +327,52 @@ def test_a_backend_that_goes_and_comes_back_is_found_again(
     page.click("#play-pause")
     stage.toast("Paused")
     stage.complaints = [text for text in stage.complaints if "503" not in text]
+
+
+def test_a_tab_left_open_over_a_new_run_acts_on_no_run_it_does_not_show(
+    stage: Stage, served: tuple[str, Path], request: pytest.FixtureRequest
+) -> None:
+    page, first = stage.page, stage.run
+    stage.open("model")
+    page.click("#neuron-tile-4")
+    expect(page.locator("#selection-text")).to_have_text("Neuron 4")
+    page.click("#tab-data")
+    page.locator("#samples-grid [row-id='train/2'] [col-id='sample_id']").click()
+    expect(page.locator("#discard")).to_be_enabled()
+
+    def deaf(route: Route) -> None:
+        """The tab hears of nothing new, as one whose browser put it to sleep."""
+        asks = str(json.loads(route.request.post_data or "{}").get("output"))
+        if "cursor-" in asks:
+            route.fulfill(status=204)
+        else:
+            route.continue_()
+
+    page.route("**/_dash-update-component*", deaf)
+    second = FakeRun("20261121-080000-digits-2c4b", "another", live=True, steps=600, seed=4, samples=240)
+    first.live, first.state = False, pb.ENDED
+    before, stage.backend = stage.backend, FakeBackend(served[1], FakeService([first, second], pace=2))
+    before.stop()
+    request.addfinalizer(stage.backend.stop)
+    toast = page.locator(".mantine-Notification-root")
+    for tab, button in (("data", "discard"), ("data", "play-pause"), ("model", "freeze")):
+        page.click(f"#tab-{tab}")
+        page.click(f"#{button}")
+        stage.toast(f"Not done: run {RUN} has ended")
+        toast.get_by_role("button").click()
+        expect(toast).to_have_count(0)
+    assert (second.journal, first.journal, second.state) == ([], [], pb.RUNNING)
+
+    page.unroute("**/_dash-update-component*")
+    expect(page.locator("#hp-experiment_name")).to_have_value("another")
+    expect(page.locator("#selection-text")).to_have_text("None selected")
+    page.click("#tab-data")
+    expect(page.locator("#discard")).to_be_disabled()
+    expect(page.locator("#samples-count")).to_have_text("240 samples")
+    assert stage.backend.service.sample_requests[-1].run_id == second.run_id
+    page.click("#tab-model")
+    page.click("#neuron-tile-5")
+    page.click("#freeze")
+    stage.toast("neurons 5")
+    assert (second.frozen, first.frozen) == ({(0, 5)}, set())
+    stage.complaints = [text for text in stage.complaints if "404" not in text]  # pictures of the run that ended

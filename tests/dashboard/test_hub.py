@@ -48,7 +48,7 @@ def test_without_a_backend_it_says_what_it_waits_for(root: Path) -> None:
             assert hub.problem.startswith(f"Waiting for a backend on {root}")
             assert f"python graybox_backend.py --root_directory {root}" in hub.problem
             with pytest.raises(CallFailed):
-                await hub.set_hyper_parameters(is_training=True)
+                await hub.set_hyper_parameters("any", is_training=True)
             assert (await hub.runs()).value == []
 
     asyncio.run(scene())
@@ -174,7 +174,7 @@ def test_runs_and_branches_have_rows_and_colours_of_their_own(root: Path, start_
         async with hub_over(root) as hub:
             await until_connected(hub)
             request = pb.RestoreCheckpointRequest(experiment_hash=live.checkpoints[0].id)
-            assert (await hub.act("RestoreCheckpoint", request)).success
+            assert (await hub.act(live.run_id, "RestoreCheckpoint", request)).success
             live.state = pb.RUNNING
             live.advance(20)
             collected = await collect(hub, {f"{old.run_id}/0": False})

@@ -202,3 +202,17 @@ def test_the_manifest_is_plain_json(catalogue: CheckpointCatalogue) -> None:
         catalogue.remove("000099")
     with pytest.raises(Invalid, match="0 or more"):
         catalogue.apply_retention(-1)
+
+
+def test_an_id_in_the_place_of_the_hash_says_which_branch_is_meant(tmp_path: Path) -> None:
+    catalogue = CheckpointCatalogue(tmp_path / "checkpoints")
+    for branch in (0, 1):
+        record = CheckpointRecord(id=catalogue.next_id(), experiment_hash="abc", step=5, branch=branch)
+        path = catalogue.path(record.id)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"weights of branch %d" % branch)
+        catalogue.add(record)
+    assert [catalogue.resolve(f"{r.id}@@weights_step=5")[0].branch for r in catalogue.list()] == [0, 1]
+    assert catalogue.resolve("abc@@weights_step=5")[0].branch == 1
+    with pytest.raises(NotFound):
+        catalogue.resolve(f"{catalogue.list()[0].id}@@step=6")

@@ -90,7 +90,9 @@ window.graybox = window.graybox || {};
 
     // -- hyper-parameters: `shown` is what a field last got from here or sent, `pending` what was sent and not answered
     // yet. `followed`: sent with Enter and not typed into since, so that it shows the real value though it has the focus.
+    // `runs`: whose value a field shows, so that what is typed into it reaches that run or none.
     const shown = {};
+    const runs = {};
     const pending = {};
     const answered = {};
     const followed = {};
@@ -133,6 +135,7 @@ window.graybox = window.graybox || {};
                 }
             }
             shown[name] = real;
+            runs[name] = (status && status.run) || "";
             values.push(input && input.value === real ? same() : real);
         }
         return values.concat(disabled);
@@ -149,7 +152,7 @@ window.graybox = window.graybox || {};
             pending[name] = text;
             shown[name] = text;
             sent += 1;
-            return { name: name, text: text, count: sent };
+            return { name: name, text: text, count: sent, run: runs[name] || "" };
         }
         return same();
     }

@@ -3,10 +3,11 @@
     const { keyed, setText, make, whole } = window.graybox;
     const same = () => window.dash_clientside.no_update;
     let api = null;
-    let current = { layer: "", neurons: [] };
+    let current = { run: "", layer: "", neurons: [] };
     let rows = [];
     let anchor = null;
     const closed = new Set();
+    const BY_HAND = new Set(["checkboxSelected", "rowClicked", "spaceKey", "uiSelectAll", "keyboardSelectAll"]);
 
     const percent = (rate) => (100 * rate).toFixed(rate > 0 && rate < 0.1 ? 1 : 0) + " %";
 
@@ -17,7 +18,7 @@
     }
 
     function select(neurons) {
-        const next = { layer: current.layer, neurons: [...neurons].sort((a, b) => a - b) };
+        const next = { run: current.run, layer: current.layer, neurons: [...neurons].sort((a, b) => a - b) };
         current = next; // now, or a second click before the page is drawn anew would forget the first
         window.dash_clientside.set_props("neuron-selection", { data: next });
     }
@@ -141,7 +142,7 @@
         if (!api || api.isDestroyed()) {
             api = await window.dash_ag_grid.getApiAsync("neuron-grid");
             api.addEventListener("selectionChanged", (event) => {
-                if (event.source === "api" || event.source === "rowDataChanged") return;
+                if (!BY_HAND.has(event.source)) return;
                 select(new Set(api.getSelectedRows().map((row) => row.id)));
             });
             api.addEventListener("rowDataUpdated", markRows);
@@ -162,11 +163,12 @@
 
     function renderModel(layers, neurons, selection, focus) {
         if (!neurons) return same();
-        if (String(selection.layer) !== String(neurons.layer)) {
-            current = { layer: neurons.layer, neurons: [] };
+        // `current` decides, not the store: what Dash hands over may be older than the last click.
+        if (current.run !== neurons.run || String(current.layer) !== String(neurons.layer)) {
+            current = { run: neurons.run, layer: neurons.layer, neurons: [] }; // of another run, too, nothing is chosen
             anchor = null;
             window.dash_clientside.set_props("neuron-selection", { data: current });
-        } else current = selection;
+        }
         if (layers) drawLayers(layers);
         drawNeurons(neurons);
         drawTable(neurons);
@@ -180,7 +182,8 @@
             if (triggered.startsWith("select-all")) return true;
             return triggered.startsWith("select-dead") && neuron.health === "dead";
         });
-        return { layer: neurons.layer, neurons: chosen.map((neuron) => neuron.id) };
+        current = { run: neurons.run, layer: neurons.layer, neurons: chosen.map((neuron) => neuron.id) };
+        return current;
     }
 
     function enableNeuronTools(selection, status) {

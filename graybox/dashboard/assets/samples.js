@@ -11,6 +11,8 @@
     let broken = false;
     let refreshed = 0;
     let shown = null; // the row in the side panel
+    let live = ""; // the run last seen live, which is shown where the address names none
+    let run = null; // the run whose rows the grid has
 
     function problem(text) {
         const place = document.getElementById("samples-problem");
@@ -94,11 +96,12 @@
     }
 
     async function querySamples(page, focus, changed, clicks, status, split, state, wrong, label, id, low, high) {
-        if (!page || page.includes("gb-hidden")) return same();
+        if (!page || page.includes("gb-hidden") || !status) return same();
+        live = status.run || live;
         const triggered = (window.dash_clientside.callback_context.triggered || []).map((item) => item.prop_id);
         const filter = new URLSearchParams();
         const given = {
-            run: (focus || {}).run, split: split, status: state, wrong: wrong ? "1" : "", label: (label || []).join(","),
+            run: (focus || {}).run || live, split: split, status: state, wrong: wrong ? "1" : "", label: (label || []).join(","),
             id: id, min_loss: low, max_loss: high,
         };
         for (const [name, value] of Object.entries(given)) if (value) filter.set(name, String(value).trim());
@@ -110,6 +113,8 @@
         const replaced = api.getGridOption("datasource") !== installed;
         if (text !== asked || replaced || (broken && now - refreshed > SETTLES)) {
             if (text !== asked) api.deselectAll();
+            if (run !== null && run !== given.run) show(null);
+            run = given.run;
             asked = text;
             refreshed = now;
             installed = source(text);

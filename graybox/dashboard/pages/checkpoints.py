@@ -13,13 +13,13 @@ from graybox.dashboard.client import CallFailed
 from graybox.dashboard.colours import run_colours
 from graybox.dashboard.hub import Hub
 from graybox.dashboard.icons import icon
-from graybox.dashboard.view import clock, count, metric
+from graybox.dashboard.view import clock, count, metric, shown_run
 from graybox.proto import experiment_service_pb2 as pb
 
 RESTORE = "restore-checkpoint"
-"""Type of the pattern-matching ids: {"type": RESTORE, "checkpoint": id, "what": "all" or "weights"}."""
+"""Type of the pattern-matching ids: {"type": RESTORE, "run": id, "checkpoint": id, "what": "all" or "weights"}."""
 ASKED = "restore-asked"
-"""Store: {"reference", "text"}, what the open question would restore."""
+"""Store: {"run", "reference"}, what the open question would restore."""
 _FIRST = ("val/accuracy", "val/loss", "train/loss", "test/accuracy", "train/accuracy")
 
 
@@ -97,8 +97,8 @@ def _empty(text: str) -> html.Div:
     )
 
 
-def table(checkpoints: list[pb.CheckpointInfo], colours: dict[int, str], live: bool) -> Any:
-    """The list, newest first."""
+def table(checkpoints: list[pb.CheckpointInfo], colours: dict[int, str], run_id: str, live: bool) -> Any:
+    """The list of a run's checkpoints, newest first."""
     if not checkpoints:
         return _empty("No checkpoints yet. They are made on demand and every so many steps.")
     newest = sorted(checkpoints, key=lambda point: (point.time_ms, point.step), reverse=True)
@@ -116,7 +116,7 @@ def table(checkpoints: list[pb.CheckpointInfo], colours: dict[int, str], live: b
         html.Th(""),
     ]
     return html.Table(
-        [html.Thead(html.Tr(headings)), html.Tbody([_row(point, shown, colours, live) for point in newest])],
+        [html.Thead(html.Tr(headings)), html.Tbody([_row(point, shown, colours, run_id, live) for point in newest])],
         className="gb-table",
     )
 
@@ -126,8 +126,9 @@ def _metric_title(name: str) -> str:
     return f"{split.capitalize()} {rest}"
 
 
-def _row(point: pb.CheckpointInfo, shown: list[str], colours: dict[int, str], live: bool) -> html.Tr:
+def _row(point: pb.CheckpointInfo, shown: list[str], colours: dict[int, str], run_id: str, live: bool) -> html.Tr:
     values = [metric(name, point.metrics[name]) if name in point.metrics else "" for name in shown]
+    which = {"type": RESTORE, "run": run_id, "checkpoint": point.id}
     return html.Tr(
         [
             html.Td(
@@ -147,8 +148,8 @@ def _row(point: pb.CheckpointInfo, shown: list[str], colours: dict[int, str], li
             html.Td(
                 html.Div(
                     [
-                        _restore(point, "all", "Restore", "checkpoint-restore", live),
-                        _restore(point, "weights", "Weights only", "checkpoint-restore-weights", live),
+                        _restore({**which, "what": "all"}, "Restore", "checkpoint-restore", live),
+                        _restore({**which, "what": "weights"}, "Weights only", "checkpoint-restore-weights", live),
                     ],
                     className="gb-actions gb-end",
                 )
@@ -159,10 +160,10 @@ def _row(point: pb.CheckpointInfo, shown: list[str], colours: dict[int, str], li
     )
 
 
-def _restore(point: pb.CheckpointInfo, what: str, text: str, name: str, live: bool) -> html.Button:
+def _restore(which: dict[str, str], text: str, name: str, live: bool) -> html.Button:
     return html.Button(
         text,
-        id={"type": RESTORE, "checkpoint": point.id, "what": what},
+        id=which,
         n_clicks=0,
         disabled=not live,
         className=f"gb-button gb-button-small {name}",
@@ -225,14 +226,15 @@ def register(app: Dash, hub: Hub) -> None:
         Input("checkpoint-save", "n_clicks"),
         Input("checkpoint-name", "n_submit"),
         State("checkpoint-name", "value"),
+        State(ids.FOCUS, "data"),
+        State(ids.STATUS, "data"),
         prevent_initial_call=True,
     )
-    async def save(_: int, __: int, name: str | None) -> tuple[Any, Any]:
+    async def save(_: int, __: int, name: str | None, focus: dict[str, str], status: Any) -> tuple[Any, Any]:
         operation = pb.SaveCheckpointOperation(name=(name or "").strip())
+        request = pb.ExperimentCommandRequest(save_checkpoint_operation=operation)
         try:
-            response = await hub.act(
-                "ExperimentCommand", pb.ExperimentCommandRequest(save_checkpoint_operation=operation)
-            )
+            response = await hub.act(shown_run(focus, status), "ExperimentCommand", request)
         except CallFailed as failure:
             return toasts.failed(failure), no_update
         return toasts.answer(response), "" if response.success else no_update
@@ -270,7 +272,7 @@ def _register_reading(app: Dash, hub: Hub) -> None:
         if not transport.is_news(held, now):
             return (no_update,) * 4
         colours = {number: colour for (name, number), colour in run_colours(runs).items() if name == run_id}
-        return table(checkpoints.value, colours, live), branch_tree(run, branch, colours), not live, now
+        return table(checkpoints.value, colours, run_id, live), branch_tree(run, branch, colours), not live, now
 
 
 def _register_restore(app: Dash, hub: Hub) -> None:
@@ -278,27 +280,28 @@ def _register_restore(app: Dash, hub: Hub) -> None:
         Output("restore-modal", "opened"),
         Output("restore-question", "children"),
         Output(ASKED, "data"),
-        Input({"type": RESTORE, "checkpoint": ALL, "what": ALL}, "n_clicks"),
+        Input({"type": RESTORE, "run": ALL, "checkpoint": ALL, "what": ALL}, "n_clicks"),
         prevent_initial_call=True,
     )
     async def ask(clicks: list[int]) -> tuple[Any, Any, Any]:
         chosen = ctx.triggered_id
         if not chosen or not any(item["value"] for item in ctx.triggered):
             return no_update, no_update, no_update
-        point = await _find(hub, chosen["checkpoint"])
+        point = await _find(hub, chosen["run"], chosen["checkpoint"])
         if point is None:
             return no_update, no_update, no_update
         what = point.name or f"step {count(point.step)}"
         if chosen["what"] == "weights":
             text = f"The weights go back to “{what}” (step {count(point.step)}); step count, optimizer and data stay."
-            reference = f"{point.experiment_hash}@@weights_step={point.step}"
+            reference = f"{point.id}@@weights_step={point.step}"
         else:
             text = (
                 f"Training pauses, the present is kept as a checkpoint, and the run goes on from “{what}” "
-                f"(step {count(point.step)}, age {count(point.age)}) as a new branch."
+                f"(step {count(point.step)}, age {count(point.age)}) as a new branch. Hyper-parameters and discarded "
+                "samples become what they were then."
             )
             reference = point.id
-        return True, text, {"reference": reference}
+        return True, text, {"run": chosen["run"], "reference": reference}
 
     @app.callback(
         Output(ids.TOASTS, "sendNotifications", allow_duplicate=True),
@@ -313,15 +316,15 @@ def _register_restore(app: Dash, hub: Hub) -> None:
             return no_update, False
         request = pb.RestoreCheckpointRequest(experiment_hash=asked["reference"])
         try:
-            response = await hub.act("RestoreCheckpoint", request)
+            response = await hub.act(asked["run"], "RestoreCheckpoint", request)
         except CallFailed as failure:
             return toasts.failed(failure), False
         return toasts.answer(response), False
 
 
-async def _find(hub: Hub, checkpoint_id: str) -> pb.CheckpointInfo | None:
+async def _find(hub: Hub, run_id: str, checkpoint_id: str) -> pb.CheckpointInfo | None:
     try:
-        known = (await hub.checkpoints(hub.live_run)).value
+        known = (await hub.checkpoints(run_id)).value
     except CallFailed:
         return None
     return next((point for point in known if point.id == checkpoint_id), None)

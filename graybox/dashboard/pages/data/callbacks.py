@@ -83,8 +83,11 @@ def _register_actions(app: Dash, hub: Hub) -> None:
         chosen = [(row["origin"], row["sample_id"]) for row in rows or []]
         if not chosen:
             return toasts.refused("Select at least one sample first."), no_update
+        runs = sorted({row["run"] for row in rows or []})
+        if len(runs) > 1:
+            return toasts.refused(f"The samples selected are of several runs: {', '.join(runs)}."), no_update
         try:
-            response = await hub.set_discarded(chosen, ctx.triggered_id == "discard")
+            response = await hub.set_discarded(runs[0], chosen, ctx.triggered_id == "discard")
         except CallFailed as failure:
             return toasts.failed(failure), no_update
         return toasts.answer(response), changed + 1

@@ -55,7 +55,7 @@ def register(app: Dash, hub: Hub) -> None:
         selection, ratio, zero_outgoing, factor = given[len(OPERATIONS) :]
         try:
             request = edit_request(str(ctx.triggered_id), selection, ratio or "", bool(zero_outgoing), factor or "")
-            response = await hub.act("ManipulateWeights", request)
+            response = await hub.act(selection["run"], "ManipulateWeights", request)
         except ValueError as error:
             return toasts.refused(str(error))
         except CallFailed as failure:
@@ -94,5 +94,5 @@ def _register_reading(app: Dash, hub: Hub) -> None:
         rows: Any = layer_rows(layers.value) if before.get("layers") != now["layers"] else no_update
         tiles: Any = no_update
         if neurons is not None and before.get("neurons") != now["neurons"]:
-            tiles = neuron_rows(neurons.value)
+            tiles = neuron_rows(neurons.value, run_id)
         return rows, tiles, no_update, "gb-model", now

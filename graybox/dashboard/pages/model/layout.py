@@ -17,7 +17,7 @@ LAYERS = "model-layers"
 NEURONS = "model-neurons"
 """Store: the layer shown, with its neurons."""
 SELECTION = "neuron-selection"
-"""Store: {"layer": id, "neurons": [index, ...]}, what is selected in the browser."""
+"""Store: {"run": id, "layer": id, "neurons": [index, ...]}, what is selected in the browser."""
 
 
 def layout() -> html.Div:
@@ -59,7 +59,7 @@ def layout() -> html.Div:
             ),
             html.Div(id="model-problem", className="gb-card gb-empty gb-model-problem"),
             *(dcc.Store(id=name) for name in (LAYERS, NEURONS)),
-            dcc.Store(id=SELECTION, data={"layer": "", "neurons": []}),
+            dcc.Store(id=SELECTION, data={"run": "", "layer": "", "neurons": []}),
             dcc.Store(id="model-drawn"),
         ],
         className="gb-model",

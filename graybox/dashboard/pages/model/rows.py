@@ -29,9 +29,10 @@ def layer_rows(layers: list[pb.LayerRepresentation]) -> list[dict[str, Any]]:
     ]
 
 
-def neuron_rows(layer: pb.LayerRepresentation) -> dict[str, Any]:
+def neuron_rows(layer: pb.LayerRepresentation, run_id: str) -> dict[str, Any]:
     """The neurons of one layer as the browser draws them."""
     return {
+        "run": run_id,
         "layer": layer.layer_id,
         "name": layer.layer_name,
         "output": layer.is_output,
