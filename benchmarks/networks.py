@@ -50,7 +50,7 @@ class Block(nn.Module):
 def resnet18(layers: Layers, classes: int = 100) -> nn.Module:
     """ResNet-18 for images [batch, 3, 64, 64]."""
 
-    class ResNet18(layers.base):  # type: ignore[misc, name-defined]
+    class ResNet18(layers.base):  # type: ignore[misc, name-defined]  # plain or watched
         def __init__(self) -> None:
             super().__init__()
             self.conv1 = layers.conv(3, 64, 7, stride=2, padding=3, bias=False)
@@ -95,7 +95,7 @@ def _resnet_edges(net: Any) -> list[tuple[nn.Module, nn.Module, DepType]]:
 def cifar_net(layers: Layers, classes: int = 10) -> nn.Module:
     """A plain convolutional network for images [batch, 3, 32, 32]."""
 
-    class CifarNet(layers.base):  # type: ignore[misc, name-defined]
+    class CifarNet(layers.base):  # type: ignore[misc, name-defined]  # plain or watched
         def __init__(self) -> None:
             super().__init__()
             widths = [3, 32, 64, 128]

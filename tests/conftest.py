@@ -6,6 +6,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -71,3 +72,20 @@ def clean_imports(tmp_path: Path) -> Iterator[None]:
         if origin and Path(origin).is_relative_to(tmp_path):
             del sys.modules[name]
     sys.path[:] = paths
+
+
+@pytest.fixture
+def opened(root: Path) -> Iterator[Callable[..., Any]]:
+    """Makes toy experiments at work in the root directory, with the changes it is given; closes them afterwards."""
+    # Here and not above: most tests do not need torch, which takes seconds to load.
+    from tests.small_experiments import Opened, toy_experiment
+
+    made: list[Opened] = []
+
+    def make(**changes: Any) -> Opened:
+        made.append(Opened(root, toy_experiment(**changes)))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -54,19 +54,6 @@ SCHEDULERS: dict[str, Any] = {
 }
 
 Make = Callable[..., Opened]
-
-
-@pytest.fixture
-def opened(root: Path) -> Iterator[Make]:
-    made: list[Opened] = []
-
-    def make(**changes: Any) -> Opened:
-        made.append(Opened(root, toy_experiment(**changes)))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 def train(session: Session, steps: int) -> None:

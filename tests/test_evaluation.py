@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,19 +24,6 @@ from tests.small_experiments import Augmented, DropNet, Opened, toy_data, toy_ex
 from tests.small_networks import differences, random_state
 
 Make = Callable[..., Opened]
-
-
-@pytest.fixture
-def opened(root: Path) -> Iterator[Make]:
-    made: list[Opened] = []
-
-    def make(**changes: Any) -> Opened:
-        made.append(Opened(root, toy_experiment(**changes)))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 def begin(

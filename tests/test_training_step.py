@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +25,6 @@ from tests.small_experiments import Augmented, DropNet, Opened, toy_data, toy_ex
 from tests.small_networks import differences
 
 Make = Callable[..., Opened]
-
-
-@pytest.fixture
-def opened(root: Path) -> Iterator[Make]:
-    made: list[Opened] = []
-
-    def make(**changes: Any) -> Opened:
-        made.append(Opened(root, toy_experiment(**changes)))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.close()
 
 
 def test_a_watched_network_learns_what_a_plain_loop_learns(opened: Make) -> None:
