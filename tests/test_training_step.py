@@ -121,13 +121,14 @@ def test_a_failed_step_leaves_everything_bit_for_bit(
 ) -> None:
     broken, criterion = tmp_path / "broken", Switch()
 
-    def make() -> Any:
+    def make(broken: Path) -> Any:
         return opened(
             optimizer_class=StepFails, optimizer_options={"momentum": 0.9}, criterion=criterion, workers=workers,
             train_dataset=Augmented(24, broken),
         ).session  # fmt: skip
 
-    session, undisturbed = make(), make()
+    # Each its own file: a worker loads ahead, so that the undisturbed one would meet the other's broken sample.
+    session, undisturbed = make(broken), make(tmp_path / "never")
     for each in (session, undisturbed):
         for _ in range(4):
             each.train_one_step()
