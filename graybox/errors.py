@@ -13,9 +13,20 @@ Every message says what was wrong and, where it can, what would be right; it is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class GrayboxError(Exception):
-    """Base of every error that Graybox raises on purpose. `str(error)` is meant for people."""
+    """Base of every error that Graybox raises on purpose. `str(error)` is meant for people.
+
+    details: the same for programs, where there is more to say (a refused edit of neurons: "together", the smallest set
+    that can go together).
+    """
+
+    def __init__(self, *args: object, details: Mapping[str, Any] | None = None) -> None:
+        super().__init__(*args)
+        self.details: dict[str, Any] = dict(details or {})
 
 
 class Invalid(GrayboxError):

@@ -1,0 +1,307 @@
+"""Which entries of which tensors belong to which neurons, and what an edit of the structure does to all of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils._pytree import tree_leaves
+
+from graybox.errors import NotFound, Refused
+from graybox.structure import changes, connections
+from graybox.structure.change import Change, Fill, Follower, Outgoing, Reading, WeightedLayer
+from graybox.structure.classes import Classes, with_copies
+from graybox.structure.layers import find_layers, tensor_owners
+from graybox.structure.layout import Array, Layout
+from graybox.structure.rules import Contraction
+from graybox.structure.tracer import Trace, trace_network
+
+Axis = tuple[str, int]
+
+
+class Structure:
+    """Built by `Structure.trace`, or from what the user declared. Changes only by `commit`."""
+
+    def __init__(
+        self, network: nn.Module, trace: Trace, example: Any = None, remake: Callable[[], Trace] | None = None
+    ) -> None:
+        self.network = network
+        self.example = example
+        self._remake = remake
+        self.modules = dict(network.named_modules())
+        self.owners = tensor_owners(self.modules)
+        self._parameters = {name for name, _ in network.named_parameters()}
+        self.verdicts: dict[tuple[str, int], str] = {}
+        self._take(trace)
+        self.groups, self._group_of = _groups(self.own, self.classes)
+        self.layers = find_layers(self.modules, self.contractions, self.own, self.classes.of)
+        self.fills = self._find_fills()
+
+    @classmethod
+    def trace(cls, network: nn.Module, example: Any) -> Structure:
+        """Watch the network run on an example input (a tensor, a tuple of arguments or a dict of keyword arguments).
+
+        Raises Invalid when it cannot be run on it.
+        """
+        return cls(network, trace_network(network, example), example, lambda: trace_network(network, example))
+
+    def _take(self, trace: Trace) -> None:
+        tracing = trace.tracing
+        self.classes = Classes(tracing.atoms)
+        self.notes = tuple(trace.notes)
+        self.unknown_operators = tuple(sorted(tracing.unknown))
+        self.contractions = _without_repeats(tracing.contractions)
+        self.norms = tracing.norms
+        self.shapes = {name: tuple(value.shape) for name, value in trace.tensors.items()}
+        self.own: dict[Axis, Array] = {
+            (name, block.dims[0]): block.atoms for name, layout in trace.own.items() for block in layout.blocks
+        }
+        self._inputs = trace.inputs
+        self._observed: list[tuple[str, Contraction]] | None = None
+        self._input_axes: dict[str, int] = {}
+
+    # -- looking -------------------------------------------------------------------------------------
+
+    def layer(self, name: str) -> WeightedLayer:
+        """Raises NotFound for a name that no layer has."""
+        if name not in self.layers:
+            raise NotFound(f"no layer {name!r} with neurons; there are {', '.join(self.layers) or 'none'}")
+        return self.layers[name]
+
+    def labels(self, tensor: str, axis: int) -> Array | None:
+        """The class of each entry of an axis; None where an axis has none (it is of length 1)."""
+        atoms = self.own.get((tensor, axis))
+        return None if atoms is None else self.classes.of[atoms]
+
+    def neuron_labels(self, name: str) -> Array:
+        """The class of each neuron of a layer. Raises NotFound, or Refused for a layer of one neuron."""
+        layer = self.layer(name)
+        labels = self.labels(layer.weight, layer.out_axis)
+        if labels is None:
+            raise Refused(f"{name} has one neuron only, which has to stay alone")
+        return labels
+
+    def group_number(self, tensor: str, axis: int) -> int:
+        """Which group of axes, all of which share classes with one another, this one is in."""
+        return self._group_of[tensor, axis]
+
+    def group_of(self, tensor: str, axis: int) -> list[Axis]:
+        """All axes of tensors that share a class with this one, itself included."""
+        return self.groups[self._group_of[tensor, axis]]
+
+    def is_parameter(self, tensor: str) -> bool:
+        """Whether a tensor is a parameter, not a buffer."""
+        return tensor in self._parameters
+
+    def parameter_count(self) -> int:
+        """Of the whole network."""
+        return sum(math.prod(self.shapes[name]) for name in self._parameters)
+
+    def multiply_adds(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> int:
+        """Of the layers with weights, for one sample of the example input; 0 where there is none.
+
+        shapes: of tensors that are to be taken for others than they are.
+        """
+        known = shapes or {}
+        total = sum(c.multiplicity * math.prod(known.get(c.weight, self.shapes[c.weight])) for c in self.contractions)
+        return round(total / _batch(self.example))
+
+    def followers(self, layer: str) -> list[Follower]:
+        """Tensors of normalisations that carry exactly this layer's neurons, and no other's."""
+        return connections.followers(self, layer)
+
+    def outgoing(self, layer: str, neurons: Sequence[int]) -> Outgoing:
+        """The entries of weights that multiply some of a layer's neurons, and the layers that are summed with it."""
+        return connections.outgoing(self, layer, neurons)
+
+    def incoming(self, layer: str) -> list[tuple[tuple[str, int], ...]]:
+        """For each index along a layer's incoming axis the (layer, neuron) pairs that feed it; () for the input."""
+        return connections.incoming(self, layer)
+
+    def reading(self, layer: str) -> Reading | None:
+        """Where a layer's neurons are seen as the next weighted layer consumes them; None where nothing sees them."""
+        return connections.reading(self, layer)
+
+    def observed_inputs(self) -> list[tuple[str, Contraction]]:
+        """(module name, contraction) of the layers whose module gets as input what its weight multiplies."""
+        if self._observed is None:
+            self._observed = []
+            for name, layer in self.layers.items():
+                given = self._inputs.get(name)
+                mine = [c for c in self.contractions if (c.weight, c.out_axis) == (layer.weight, layer.out_axis)]
+                axis = None if given is None or not mine else _axis_with(given, mine[0].inputs)
+                if axis is not None:
+                    self._observed.append((name, mine[0]))
+                    self._input_axes[name] = axis
+        return self._observed
+
+    def input_axis(self, layer: str) -> int:
+        """Along which axis of its module's input a layer's incoming neurons lie: 1, or -1 for the last."""
+        self.observed_inputs()
+        return self._input_axes[layer]
+
+    def marked_atoms(self, atoms: Array) -> Array:
+        """bool [number of atoms]: which are among these."""
+        marks = np.zeros(self.classes.of.size, dtype=bool)
+        marks[atoms] = True
+        return marks
+
+    # -- changes -------------------------------------------------------------------------------------
+
+    def together(self, layer: str, neurons: Sequence[int]) -> list[int]:
+        """The smallest set of a layer's neurons, with these among them, that can go together."""
+        return changes.together(self, layer, neurons)
+
+    def removal(self, layer: str, neurons: Sequence[int]) -> Change:
+        """What goes when some neurons of a layer go. Raises NotFound, Invalid or Refused, with what can go together as
+        `details["together"]` where that is more than was asked for."""
+        return changes.removal(self, layer, neurons)
+
+    def addition(self, layer: str, count: int) -> Change:
+        """What comes when a layer gets `count` more neurons. Raises NotFound, Invalid or Refused, with the size of a
+        group as `details["together"]` where only whole groups can come."""
+        return changes.addition(self, layer, count)
+
+    def reordering(self, layer: str, order: Sequence[int]) -> Change:
+        """What moves when a layer's neurons are put in another order: order[i] is the old index at place i. Raises
+        NotFound, Invalid or Refused."""
+        return changes.reordering(self, layer, order)
+
+    def insertion(self, change: Change) -> Change:
+        """The exact inverse of a change that was committed."""
+        return changes.inverse(change)
+
+    def commit(self, change: Change) -> None:
+        """The change was made to the tensors (and the modules' attributes): follow it."""
+        if not change.classes:  # an inverse: what came back has no atoms yet
+            if change.axes:
+                self.refresh()
+            return
+        classes = np.asarray(change.classes)
+        labels = self.classes.of
+        memo: dict[int, Array] = {}
+        if change.kind == "add":
+            every = np.unique(np.concatenate([atoms.reshape(-1) for atoms in self._arrays()]))
+            flags = self.classes.flags(classes)
+            cloned = every[flags[labels[every]]]
+            first = self.classes.clone(cloned, classes, change.copies)
+
+        def follow(atoms: Array) -> Array:
+            if id(atoms) in memo:
+                return memo[id(atoms)]
+            if change.kind == "remove":
+                new = atoms[~removed[labels[atoms]]]
+            elif change.kind == "add":
+                like, copy = with_copies(flags[labels[atoms]], change.copies)
+                new = atoms[like]
+                fresh = copy > 0
+                new[fresh] = first + (copy[fresh] - 1) * cloned.size + np.searchsorted(cloned, new[fresh])
+            else:
+                source = changes.moved_or_refused(labels[atoms], classes, np.asarray(change.targets), change.layer)
+                new = atoms[source]
+            memo[id(atoms)] = new if new.size != atoms.size or change.kind == "reorder" else atoms
+            return memo[id(atoms)]
+
+        removed = self.classes.flags(classes)
+        self._follow(follow)
+        for axis in change.axes:
+            shape = list(self.shapes[axis.tensor])
+            shape[axis.axis] = axis.source.size
+            self.shapes[axis.tensor] = tuple(shape)
+
+    def _arrays(self) -> list[Array]:
+        found = [*self.own.values(), *(n.inputs for n in self.norms)]
+        found += [c.inputs for c in self.contractions if c.inputs is not None]
+        return found
+
+    def _follow(self, follow: Callable[[Array], Array]) -> None:
+        self.observed_inputs()  # asked of the layouts of before, which do not follow
+        self.own = {axis: follow(atoms) for axis, atoms in self.own.items()}
+        for contraction in self.contractions:
+            if contraction.inputs is not None:
+                contraction.inputs = follow(contraction.inputs)
+        for norm in self.norms:
+            norm.inputs = follow(norm.inputs)
+        for mixer in self.classes.mixers:
+            mixer.members = [left for left in (follow(members) for members in mixer.members) if left.size]
+
+    def refresh(self) -> None:
+        """Look at the network anew: its tensors were changed from outside."""
+        assert self._remake is not None
+        self._take(self._remake())
+        self.groups, self._group_of = _groups(self.own, self.classes)
+        self.layers = find_layers(self.modules, self.contractions, self.own, self.classes.of)
+
+    def _find_fills(self) -> dict[Axis, Fill]:
+        fills: dict[Axis, Fill] = {}
+        for norm in self.norms:
+            fills[norm.tensor, norm.axis] = connections.ROLE_FILLS[norm.role]
+        for layer in self.layers.values():
+            fills[layer.weight, layer.out_axis] = Fill.INIT
+            if layer.bias is not None:
+                fills[layer.bias, 0] = Fill.INIT
+        for layer in self.layers.values():
+            if layer.in_axis >= 0:
+                fills[layer.weight, layer.in_axis] = Fill.ZERO
+        return fills
+
+
+def _without_repeats(contractions: Sequence[Contraction]) -> list[Contraction]:
+    """Evaluation and training see the same ones; what only training sees (an auxiliary head) is kept."""
+    counts: dict[tuple[str, int], int] = {}
+    kept = []
+    for contraction in contractions:
+        key = (contraction.weight, contraction.out_axis)
+        if not contraction.training:
+            counts[key] = counts.get(key, 0) + 1
+        elif key in counts:
+            continue
+        kept.append(contraction)
+    return kept
+
+
+def _groups(own: Mapping[Axis, Array], classes: Classes) -> tuple[list[list[Axis]], dict[Axis, int]]:
+    """Axes that share classes, directly or through others."""
+    parent = {axis: axis for axis in own}
+
+    def root(axis: Axis) -> Axis:
+        while parent[axis] != axis:
+            parent[axis] = parent[parent[axis]]
+            axis = parent[axis]
+        return axis
+
+    axes = list(own)
+    first = np.full(int(classes.of.max()) + 1 if classes.of.size else 0, -1, dtype=np.int64)
+    for number, axis in enumerate(axes):
+        labels = classes.of[own[axis]]
+        for known in np.unique(first[labels]):
+            if known >= 0:
+                parent[root(axis)] = root(axes[int(known)])
+        first[labels[first[labels] < 0]] = number
+    found: dict[Axis, list[Axis]] = {}
+    for axis in axes:
+        found.setdefault(root(axis), []).append(axis)
+    groups = list(found.values())
+    return groups, {axis: number for number, group in enumerate(groups) for axis in group}
+
+
+def _axis_with(layout: Layout, atoms: Array | None) -> int | None:
+    """The axis of a module's input along which these atoms lie: 1 or the last one."""
+    if atoms is None:
+        return None
+    for dim, axis in ((1, 1), (len(layout.shape) - 1, -1)):
+        block = layout.block(dim) if dim < len(layout.shape) else None
+        if block is not None and block.dims == (dim,) and np.array_equal(block.atoms, atoms):
+            return axis
+    return None
+
+
+def _batch(example: Any) -> int:
+    for leaf in tree_leaves(example):
+        if isinstance(leaf, torch.Tensor) and leaf.dim():
+            return max(1, int(leaf.shape[0]))
+    return 1
