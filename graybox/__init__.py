@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from graybox.experiment import Experiment
     from graybox.model_with_ops import DepType, NetworkWithOps
     from graybox.modules_with_ops import BatchNorm2dWithNeuronOps, Conv2dWithNeuronOps, LinearWithNeuronOps
+    from graybox.operable_network import operable
     from graybox.tracking import TrackingMode, add_tracked_attrs_to_input_tensor
 
 __version__ = "0.1.0"
@@ -32,6 +33,7 @@ __all__ = [
     "TrackingMode",
     "__version__",
     "add_tracked_attrs_to_input_tensor",
+    "operable",
 ]
 
 _HOMES = {
@@ -46,6 +48,7 @@ _HOMES = {
     "NetworkWithOps": "graybox.model_with_ops",
     "TrackingMode": "graybox.tracking",
     "add_tracked_attrs_to_input_tensor": "graybox.tracking",
+    "operable": "graybox.operable_network",
 }
 
 

@@ -13,12 +13,15 @@ import numpy as np
 import torch
 from torch import optim
 
+from graybox.checkpoint_manager import CheckpointManager as CheckpointManager
 from graybox.errors import Refused, StorageError
+from graybox.refit import refit
 from graybox.sample_stream import Position
 from graybox.session import Session
 from graybox.store.checkpoints import CheckpointRecord
 from graybox.store.files import sha256_of, write_atomically
 from graybox.store.runs import now_ms
+from graybox.structure.attributes import shape_attributes
 
 FORMAT_VERSION = 1
 KEEP_AUTOMATIC = 10
@@ -57,6 +60,7 @@ class CheckpointKeeper:
             "metrics": {**(metrics or {}), **self._metrics_of_branch()},
         }
         session.last_checkpoint_step = session.step
+        session.network.remember_weights()
         # A replay that comes through a restore loads what was restored.
         needed = {e.arguments["id"] for e in stores.journal.entries() if e.kind == "checkpoint_restore"}
 
@@ -127,6 +131,8 @@ def capture(session: Session) -> dict[str, Any]:
             "checkpoint_frequency": session.checkpoint_frequency,
         },
         "structure": session.structure(),
+        "built": session.built,
+        "attributes": to_plain(shape_attributes(session.network)),
         "kinds": kinds(session),
         "model": to_plain(session.network.state_dict()),
         "optimizer": to_plain(experiment.optimizer.state_dict()),
@@ -140,8 +146,14 @@ def capture(session: Session) -> dict[str, Any]:
 
 
 def restore_weights(session: Session, payload: Mapping[str, Any]) -> None:
-    """Weights and running statistics as they were; everything else as it is."""
+    """Weights and running statistics as they were, and with them the structure; everything else as it is. Where the
+    structure was another one, the optimizer, flags and statistics know nothing of the exchanged tensors."""
+    optimizer = session.experiment.optimizer
+    if refit(session.network, optimizer, payload["structure"], from_plain(payload.get("attributes", {}))):
+        session.optimizer.load_state_dict([])  # what was young is so no longer
     session.network.load_state_dict(from_plain(payload["model"]))
+    session.network.remember_weights()
+    session.structure_changed()
 
 
 def restore_all(session: Session, payload: Mapping[str, Any]) -> None:
@@ -216,8 +228,10 @@ def load_optimizer(optimizer: optim.Optimizer, state: Mapping[str, Any]) -> None
 
 
 def check_structure(session: Session, record: CheckpointRecord, payload: Mapping[str, Any]) -> None:
-    """Raises Refused, naming the first difference, when a checkpoint does not fit the network."""
-    there, here = dict(map(tuple, payload["structure"])), dict(map(tuple, session.structure()))
+    """Raises Refused, naming the first difference, when a checkpoint was made with a network that is built otherwise;
+    what edits made of it since is no difference."""
+    there = dict(map(tuple, payload.get("built", payload["structure"])))
+    here = dict(map(tuple, session.built))
     for name in [*here, *there]:
         if there.get(name) != here.get(name):
             raise Refused(

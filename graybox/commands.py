@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from graybox.neuron_ops import NeuronEdit
+
+if TYPE_CHECKING:
+    from graybox.neuron_ops import Select
 
 MAX_WAIT_SECONDS = 180.0
 """No command waits longer for its turn, whatever the call's own deadline."""
@@ -45,10 +48,27 @@ class SetHyperParameters(Command):
 
 @dataclass(frozen=True)
 class EditNeurons(Command):
-    """Plan the edit and apply it whole; with dry_run only plan it."""
+    """Plan the edit and apply it whole; with dry_run only plan it, and answer a graybox.plan_summary.PlanSummary.
+
+    select: which neurons, instead of the edit's own layer and neurons; resolved when the command's turn comes.
+    measure: with dry_run, also measure how far the logits would move on a batch.
+    """
 
     edit: NeuronEdit
+    select: Select | None = None
     dry_run: bool = False
+    measure: bool = False
+
+
+@dataclass(frozen=True)
+class Undo(Command):
+    """Take back the last edit of neurons, samples or hyper-parameters that is not undone yet.
+
+    sequence: the journal entry that is expected to be undone, so that two people do not undo twice: refused when
+    another one would be (see graybox.store.undo_order). 0: whatever comes last.
+    """
+
+    sequence: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,8 +146,8 @@ class Outcome:
     sequence: int = 0
     """The journal entry it made; 0: none."""
     value: Any = None
-    """What a read answers; the plan's text for EditNeurons; the new branch (or None) for RestoreCheckpoint;
-    the number of samples that changed for DiscardSamples; the checkpoint's record for SaveCheckpoint."""
+    """What a read answers; the plan's text for EditNeurons, a PlanSummary for its dry run; the new branch (or None) for
+    RestoreCheckpoint; the number of samples that changed for DiscardSamples; the record for SaveCheckpoint."""
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

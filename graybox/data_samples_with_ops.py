@@ -15,6 +15,18 @@ from torch.utils.data import Dataset, IterableDataset, Subset, default_collate
 
 from graybox.errors import Invalid
 from graybox.randomness import mix, purpose, seed_everything
+from graybox.sample_memory import SampleMemory, SampleStats
+
+__all__ = [
+    "CollateWithRows",
+    "DataSampleTrackingWrapper",
+    "LoadFailure",
+    "SampleStats",
+    "SeededDataset",
+    "Token",
+    "read_labels",
+    "sample_seed",
+]
 
 
 class Token(NamedTuple):
@@ -33,13 +45,14 @@ class LoadFailure:
     trace: str
 
 
-class DataSampleTrackingWrapper(Dataset[Any]):
+class DataSampleTrackingWrapper(SampleMemory, Dataset[Any]):
     """A map-style data set whose items say which sample they are: [i] -> (data, id, label).
 
-    The sample's id is its index. What the samples did is kept in the run's sample columns, by split.
+    The sample's id is its index. What the samples did, and what can be done to them, is in SampleMemory.
     """
 
     def __init__(self, dataset: Any) -> None:
+        super().__init__()
         self.dataset: Any = dataset.dataset if isinstance(dataset, DataSampleTrackingWrapper) else dataset
         # An iterable data set inherits a __getitem__ that only raises.
         iterable = isinstance(dataset, IterableDataset)

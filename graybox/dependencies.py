@@ -75,6 +75,15 @@ class Dependencies:
                         found.append(producer)
         return found
 
+    def same_layers(self, layer: NeuronLayer) -> list[NeuronLayer]:
+        """Weighted layers declared to have the same neurons as this one (or as its normalisation): a sum of both."""
+        sources = [layer, *self.followers(layer)]
+        return [
+            target
+            for source, target, kind in self.edges
+            if kind is DepType.SAME and isinstance(target, NeuronLayer) and any(source is s for s in sources)
+        ]
+
     def _carried_by(self, module: nn.Module) -> list[NeuronLayer]:
         """Weighted layers whose neurons a module has: itself, or those before a normalisation."""
         if isinstance(module, NeuronLayer):

@@ -14,7 +14,7 @@ from graybox.data_samples_with_ops import CollateWithRows, LoadFailure, SeededDa
 from graybox.experiment import Experiment
 from graybox.randomness import mix, purpose, seeded
 from graybox.sample_stream import SampleLoadError
-from graybox.tracking import TrackingMode, TriggersTracker
+from graybox.tracking import Tally, TrackingMode
 from graybox.training_step import BatchOutcome, evaluation_mode, read_outcome, split_batch
 
 
@@ -54,7 +54,7 @@ class EvaluationPass:
         self.total = int(rows.size)
         self.done = 0
         self._outcomes: list[BatchOutcome] = []
-        self._counts: dict[int, tuple[TriggersTracker, torch.Tensor, int]] = {}
+        self._tally = Tally()
         tokens = [Token(int(row), sample_seed(seed, 0, int(row))) for row in rows]
         batches = [tokens[i : i + batch_size] for i in range(0, len(tokens), batch_size)]
         # In this process: a pass is short, and workers would take longer to start than it takes.
@@ -88,26 +88,23 @@ class EvaluationPass:
         model = self.experiment.model
         model.set_tracking_mode(TrackingMode.EVAL)
         model.ledger.hold()
+        model.ledger.samples_are(rows, target if isinstance(target, torch.Tensor) else None)
         try:
             with evaluation_mode(model):
                 result = self.experiment.task.evaluate(model(inputs), target)
                 if result.predictions is not None:
                     model.register_prediction(result.predictions, result.classes)
         finally:
-            waited = model.ledger.take()
+            waited = model.ledger.take_all()
             model.set_tracking_mode(TrackingMode.DISABLED)
         outcome = read_outcome(result, target, rows.numpy())
-        for tracker, shares, samples in waited:
-            _, sum_before, samples_before = self._counts.get(id(tracker), (tracker, torch.zeros_like(shares), 0))
-            self._counts[id(tracker)] = (tracker, sum_before + shares, samples_before + samples)
+        self._tally.add(waited)
         self._outcomes.append(outcome)
         self.done += len(outcome.rows)
         return True
 
     def _count(self) -> None:
-        for tracker, shares, samples in self._counts.values():
-            tracker.add(shares, samples)
-        self._counts.clear()
+        self._tally.commit()
         if self._outcomes:
             self._record(joined(self._outcomes))
 
@@ -134,15 +131,21 @@ def joined(outcomes: list[BatchOutcome]) -> BatchOutcome:
 
 
 @torch.no_grad()
-def example_outputs(experiment: Experiment, rows: int = 2) -> torch.Tensor:
-    """What the network answers to the first training samples, in evaluation mode, leaving no trace. Raises what the
-    user's code raises."""
+def example_inputs(experiment: Experiment, rows: int = 2) -> Any:
+    """What the network is called with for the first training samples. Raises SampleLoadError for one that fails to
+    load, or what the user's code raises."""
     wrapper = experiment.datasets["train"]
     tokens = [Token(row, sample_seed(0, 0, row)) for row in range(min(rows, len(wrapper)))]
     loaded = CollateWithRows(experiment.collate)(SeededDataset(wrapper.dataset).__getitems__(tokens))
     if isinstance(loaded, LoadFailure):
         raise SampleLoadError(f"training sample {loaded.row} failed to load: {loaded.reason}", loaded.trace)
-    inputs, _ = split_batch(experiment, loaded[1], loaded[0])
+    return split_batch(experiment, loaded[1], loaded[0])[0]
+
+
+def example_outputs(experiment: Experiment, rows: int = 2) -> torch.Tensor:
+    """What the network answers to the first training samples, in evaluation mode, leaving no trace. Raises what the
+    user's code raises."""
+    inputs = example_inputs(experiment, rows)
     with evaluation_mode(experiment.model):
         outputs: torch.Tensor = experiment.model(inputs)
     return outputs

@@ -9,29 +9,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import optim
+from torch import nn, optim
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
-from graybox.checks import checked_name, in_range, whole_in_range
+from graybox.checks import whole_in_range
 from graybox.dash import Dash
 from graybox.data_samples_with_ops import DataSampleTrackingWrapper
 from graybox.errors import Invalid
+from graybox.experiment_loop import ExperimentLoop
 from graybox.model_with_ops import NetworkWithOps
-from graybox.monitoring import describe_network
+from graybox.randomness import seeded
+from graybox.sample_loader import Collate
 from graybox.task import Criterion, Task, make_task
+from graybox.tracking import RecordSettings
 
-Collate = Callable[[list[Any]], Any]
-
-MAX_BATCH_SIZE = 1_000_000
-MAX_LEARNING_RATE = 1e6
 MAX_WORKERS = 1_024
 MAX_SEED = 2**63 - 1
 
 
-class Experiment:
-    """Everything a training needs, as values. `graybox_backend.py` (or `graybox.launch`) trains it.
+class Experiment(ExperimentLoop):
+    """Everything a training needs, as values. `graybox_backend.py` (or `graybox.launch`) trains it; or a loop of one's
+    own does, with the methods of ExperimentLoop (train_n_steps, eval_full, dump, set_learning_rate and so on).
 
-    model: a NetworkWithOps. optimizer_class: called with (parameters, lr=learning_rate, **optimizer_options).
+    model: any torch.nn.Module; one that is no NetworkWithOps yet is made operable by running it once, without numbers,
+        on the first training sample, or on `example_input` (see graybox.operable).
+    optimizer_class: called with (parameters, lr=learning_rate, **optimizer_options).
     train_dataset, eval_dataset, test_dataset: map-style data sets of (data, label) pairs.
     device: "cuda:0" falls back to the CPU, with a warning, where there is none.
     training_steps_to_do: optimizer steps. root_log_dir: where runs are kept. logger: for the user's own curves.
@@ -43,6 +45,7 @@ class Experiment:
     workers: processes that load samples (0: this one). collate: as in torch.utils.data.DataLoader.
     full_eval_frequency: steps between two passes over eval_dataset; checkpoint_frequency: steps between two automatic
         checkpoints; 0: never.
+    record: which statistics of neurons are kept, and on every so many-th step; None: all of them, on every step.
 
     Raises Invalid, saying what would be right, for anything it cannot train.
     """
@@ -50,7 +53,7 @@ class Experiment:
     def __init__(
         self,
         *,
-        model: NetworkWithOps,
+        model: nn.Module,
         optimizer_class: Callable[..., optim.Optimizer],
         train_dataset: Any,
         eval_dataset: Any,
@@ -73,33 +76,54 @@ class Experiment:
         optimizer_options: Mapping[str, Any] | None = None,
         full_eval_frequency: int = 100,
         checkpoint_frequency: int = 500,
+        example_input: Any = None,
+        record: RecordSettings | None = None,
     ) -> None:
         check_model(model)
         # Everything is checked before the model moves: who mends a mistake finds it where it was.
-        self.learning_rate = in_range("learning_rate", learning_rate, 0.0, MAX_LEARNING_RATE, exclusive=True)
-        self.batch_size = whole_in_range("batch_size", batch_size, 1, MAX_BATCH_SIZE)
-        self.training_steps_to_do = whole_in_range("training_steps_to_do", training_steps_to_do, 0)
+        super().__init__(
+            learning_rate=learning_rate, batch_size=batch_size, name=name, training_steps_to_do=training_steps_to_do
+        )
         self.full_eval_frequency = whole_in_range("full_eval_frequency", full_eval_frequency, 0)
         self.checkpoint_frequency = whole_in_range("checkpoint_frequency", checkpoint_frequency, 0)
         self.workers = whole_in_range("workers", workers, 0, MAX_WORKERS)
         self.seed = None if seed is None else whole_in_range("seed", seed, 0, MAX_SEED)
-        self.name = checked_name("name", name)
         self.logger = checked_logger(logger, root_log_dir)
         self.datasets = wrap_datasets({"train": train_dataset, "val": eval_dataset, "test": test_dataset})
         self.root_log_dir = Path(root_log_dir)
         self.skip_loading = skip_loading
         self.collate = collate
         self.train_shuffle = train_shuffle
+        self.record = RecordSettings() if record is None else record
         self.device = available_device(device)
         if isinstance(criterion, torch.nn.Module):
             criterion.to(self.device)  # class weights belong where the outputs are
         self.task = make_task(task, criterion)
-        self.model = model.to(self.device)
+        self.model = self._operable(model.to(self.device), example_input)
         if not model.training:
             model.train()  # after a look at what it answers; single modules may stay in evaluation mode
         self.optimizer = optimizer_class(model.parameters(), lr=learning_rate, **dict(optimizer_options or {}))
         check_optimizer(self.optimizer)
         self.scheduler = scheduler(self.optimizer) if scheduler is not None else None
+
+    def _operable(self, model: nn.Module, example_input: Any) -> NetworkWithOps:
+        """The model with neurons, and with an input on which it can be looked at. Raises Invalid where it cannot."""
+        from graybox.evaluation import example_inputs  # it knows experiments
+        from graybox.operable_network import operable
+        from graybox.sample_stream import SampleLoadError
+        from graybox.training_step import to_device
+
+        if isinstance(model, NetworkWithOps) and (model.is_traceable or model.dependencies.edges):
+            return model
+        if example_input is None:
+            try:
+                with seeded(0):
+                    example_input = example_inputs(self, 1)
+            except SampleLoadError as error:
+                if isinstance(model, NetworkWithOps):
+                    return model  # the step that needs the sample says so
+                raise Invalid(f"no sample to look at the model with: {error}; or pass example_input") from error
+        return operable(model, to_device(example_input, self.device))
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -121,21 +145,15 @@ class Experiment:
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(evaluation_loss)
 
-    def display_stats(self) -> None:
-        """Print the network's layers with their trigger rates."""
-        print(describe_network(self.model))
-
 
 def check_model(model: object) -> None:
     """Raises Invalid when a model has no neurons to operate on."""
-    if not isinstance(model, NetworkWithOps):
+    if not isinstance(model, nn.Module):
+        raise Invalid(f"the model is a {type(model).__name__}; pass a torch.nn.Module")
+    if not any(parameter.dim() > 1 for parameter in model.parameters()):
         raise Invalid(
-            f"the model is a {type(model).__name__}; inherit from graybox.NetworkWithOps instead of torch.nn.Module"
-        )
-    if not model.layers:
-        raise Invalid(
-            f"{type(model).__name__} has no layer with neuron operations; build it with Conv2dWithNeuronOps and "
-            "LinearWithNeuronOps from graybox in the place of torch.nn.Conv2d and torch.nn.Linear"
+            f"{type(model).__name__} has no layer with neurons: no parameter that could be a weight; build it with "
+            "convolutions or linear layers"
         )
 
 
@@ -164,9 +182,14 @@ def wrap_datasets(datasets: Mapping[str, Any]) -> dict[str, DataSampleTrackingWr
     """The data sets by split, those that are None left out. Raises Invalid for one that cannot be used."""
     if datasets["train"] is None:
         raise Invalid("train_dataset is None; an experiment needs samples to train on")
-    wrapped = {split: DataSampleTrackingWrapper(data) for split, data in datasets.items() if data is not None}
-    for split, wrapper in wrapped.items():
-        if len(wrapper) == 0:
+    wrapped: dict[str, DataSampleTrackingWrapper] = {}
+    for split, data in datasets.items():
+        if data is None:
+            continue
+        # What a wrapper knows of its samples is the run's beginning. Two splits have a memory each.
+        known = isinstance(data, DataSampleTrackingWrapper) and all(data is not other for other in wrapped.values())
+        wrapped[split] = data if known else DataSampleTrackingWrapper(data)
+        if len(wrapped[split]) == 0:
             raise Invalid(f"the {split} data set is empty; it needs at least one sample")
     return wrapped
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch.optim.lr_scheduler import LRScheduler
-
 from graybox.checks import LARGEST_INTEGER, checked_name, is_number, is_whole
 from graybox.errors import Invalid
-from graybox.experiment import MAX_BATCH_SIZE, MAX_LEARNING_RATE
+from graybox.experiment_loop import MAX_BATCH_SIZE, MAX_LEARNING_RATE
+from graybox.learning_rate import rescale_learning_rate
 from graybox.session import Session
 from graybox.snapshot import HyperParameter
 
@@ -58,38 +57,9 @@ class Setting:
 
 
 def set_learning_rate(session: Session, value: float) -> None:
-    """The first parameter group gets `value`, others keep their ratio to it; a schedule goes on scaled alike, so that
-    its shape stays. Where the schedule stands at 0, its start becomes `value`."""
-    groups = session.experiment.optimizer.param_groups
-    current = float(groups[0]["lr"])
-    ratio = value / current if current else None
-
-    def scaled(old: Any) -> float:
-        return value if ratio is None else float(old) * ratio
-
-    for group in groups:
-        # The first group gets the value itself, not one that went through a division and a product.
-        group["lr"] = value if group is groups[0] else scaled(group["lr"])
-        for key in _SCHEDULED:
-            if key in group:
-                group[key] = scaled(group[key])
-    for scheduler in _with_parts(session.experiment.scheduler):
-        for name in ("base_lrs", "max_lrs"):
-            rates = getattr(scheduler, name, None)
-            if rates is not None:
-                setattr(scheduler, name, [scaled(rate) for rate in rates])
+    """As `rescale_learning_rate`."""
+    rescale_learning_rate(session.experiment.optimizer, session.experiment.scheduler, value)
     session.learning_rate = value
-
-
-_SCHEDULED = ("initial_lr", "max_lr", "min_lr")
-"""What schedulers keep in the optimizer's groups: all of them the first, OneCycleLR its highest and lowest too."""
-
-
-def _with_parts(scheduler: LRScheduler | None) -> list[LRScheduler]:
-    """The scheduler and those it is made of."""
-    if scheduler is None:
-        return []
-    return [scheduler, *(inner for part in getattr(scheduler, "_schedulers", ()) for inner in _with_parts(part))]
 
 
 def _set_batch_size(session: Session, value: int) -> None:

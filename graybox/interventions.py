@@ -22,12 +22,13 @@ from graybox.commands import (
     Resume,
     SetHyperParameters,
     SetPlotNote,
+    Undo,
 )
 from graybox.errors import Invalid, NotFound, Refused
 from graybox.hyper_parameters import SETTINGS, apply_changes, check_changes
-from graybox.neuron_ops import edit_from_json
-from graybox.randomness import mix, purpose
+from graybox.neuron_interventions import apply_edit, resolve_edit, undo_edit
 from graybox.session import Session
+from graybox.store.undo_order import UNDO, next_to_undo
 
 MAX_INLINE = 1_000
 """More rows than this go into a blob beside the journal."""
@@ -69,6 +70,7 @@ class Interventions:
             "sample_restore": lambda arguments, _: self._mark_samples(arguments, False),
             "checkpoint_restore": self._checkpoint_restore,
             "plot_note": self._plot_note,
+            UNDO: self._undo,
         }
 
     # -- resolving -----------------------------------------------------------------------------------
@@ -83,9 +85,9 @@ class Interventions:
             case SetHyperParameters():
                 return Intervention("hp_change", {"changes": check_changes(command.changes)})
             case EditNeurons():
-                plan = self.session.surgeon.plan(command.edit)
-                edit = {**command.edit.to_json(), "layer": plan.layer, "neurons": list(plan.neurons)}
-                return Intervention("neuron_edit", {"edit": edit})
+                return Intervention("neuron_edit", resolve_edit(self.session, command))
+            case Undo():
+                return Intervention(UNDO, {"sequence": self._resolve_undo(command.sequence)})
             case DiscardSamples():
                 return self._resolve_samples(command)
             case RestoreCheckpoint():
@@ -171,14 +173,37 @@ class Interventions:
         return Performed("Set " + ", ".join(words), undo={"changes": before})
 
     def _neuron_edit(self, arguments: Mapping[str, Any], sequence: int) -> Performed:
-        session = self.session
-        plan = session.surgeon.plan(edit_from_json(arguments["edit"]))
-        session.abandon_evaluation()
-        applied = session.surgeon.apply(plan, mix(session.seed, purpose("edit"), sequence))
-        undo = dict(applied.undo)
-        if applied.arrays:
-            undo["blob"] = session.stores.blobs.put(applied.arrays)
+        self.session.abandon_evaluation()
+        plan, undo = apply_edit(self.session, arguments, sequence)
         return Performed(plan.summary(), undo=undo, value=str(plan))
+
+    def _resolve_undo(self, expected: int) -> int:
+        entries = self.session.stores.journal.entries()
+        sequence = next_to_undo(entries)
+        if not sequence:
+            raise Refused("there is nothing to undo")
+        if expected and expected != sequence:
+            entry = next(e for e in entries if e.sequence == sequence)
+            raise Refused(
+                f"entry {expected} is not the last one that can be undone; that is entry {sequence} ({entry.summary})"
+            )
+        return sequence
+
+    def _undo(self, arguments: Mapping[str, Any], _: int) -> Performed:
+        session = self.session
+        entry = next((e for e in session.stores.journal.entries() if e.sequence == arguments["sequence"]), None)
+        if entry is None:
+            raise NotFound(f"the journal has no entry {arguments['sequence']}")
+        session.abandon_evaluation()
+        if entry.kind == "neuron_edit":
+            undo_edit(session, entry.undo)
+        elif entry.kind == "hp_change":
+            apply_changes(session, dict(entry.undo["changes"]))
+        else:
+            for split, rows in self._rows(entry.undo).items():
+                discarded = entry.kind == "sample_restore"
+                session.stores.samples.set_discarded(split, np.asarray(rows, dtype=np.int64), discarded)
+        return Performed(f"Undid: {entry.summary}", value=entry.sequence)
 
     def _mark_samples(self, arguments: Mapping[str, Any], discarded: bool) -> Performed:
         samples = self.session.stores.samples

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import shutil
 import threading
+from functools import partial
 from pathlib import Path
 
 from graybox.errors import Refused
 from graybox.experiment import Experiment
+from graybox.own_loop import OwnLoop
 from graybox.sample_images import SampleImages
 from graybox.session import Session, Stores
 from graybox.snapshot import TrainerState
@@ -22,7 +24,7 @@ RECORD_SECONDS = 2.0
 
 
 class Training:
-    """An experiment at work. Whoever calls `run` (or the trainer's `tick`) owns the training."""
+    """An experiment at work. Whoever calls `run` (or `by_hand`, or the trainer's `tick`) owns the training."""
 
     def __init__(self, experiment: Experiment, root: Root, lock: RootLock, stores: Stores) -> None:
         self.experiment = experiment
@@ -31,15 +33,24 @@ class Training:
         self._lock = lock
         self._ended = False
         self._recording = threading.Lock()
-        self.trainer = Trainer(Session(experiment, stores))
-        self.images = SampleImages(experiment, self.trainer)
-        self.trainer.begin()
+        session = Session(experiment, stores)
+        try:
+            self.trainer = Trainer(session)
+            self.images = SampleImages(experiment, self.trainer)
+            self.trainer.begin()
+        except BaseException:
+            session.optimizer.detach()  # or a second try with the same experiment would scale every update twice
+            raise
+        self.by_hand = OwnLoop(self.trainer)
+        for split, wrapper in experiment.datasets.items():
+            wrapper.keep_in(stores.samples, split, partial(self.by_hand.discard, split))
         self._record()
         stores.flusher.every(RECORD_SECONDS, self._record)
 
     def run(self) -> None:
         """Train until `stop`. Blocks."""
-        self.trainer.run()
+        with self.by_hand.lent():
+            self.trainer.run()
 
     def stop(self) -> None:
         """Ask `run` to end after the present step. Callable from any thread."""
@@ -56,6 +67,8 @@ class Training:
             finally:
                 self.stores.close()
                 self._lock.release()
+                self.trainer.session.optimizer.detach()
+                self.experiment.came_home()
 
     def _record(self) -> None:
         """Tell run.json how things stand, for whoever reads the run from disk."""
@@ -87,9 +100,14 @@ def launch(experiment: Experiment, *, root_directory: str | Path, new_run: bool 
 
     new_run, or an experiment with skip_loading, begins a new run; otherwise the newest one goes on.
 
-    Raises StorageError for a root directory that cannot be written, Refused when another backend works in it or the
-    newest run's checkpoints do not fit the experiment's model.
+    A run that the experiment's own loop has opened in the same root directory is taken over as it is.
+
+    Raises StorageError for a root directory that cannot be written, Refused when another backend works in it, the
+    newest run's checkpoints do not fit the experiment's model, or the experiment is at work elsewhere.
     """
+    taken = experiment.take_over(root_directory, new_run=new_run)
+    if taken is not None:
+        return taken
     root = Root(root_directory)
     lock = root.lock()
     stores: Stores | None = None
@@ -100,10 +118,14 @@ def launch(experiment: Experiment, *, root_directory: str | Path, new_run: bool 
             run = created = root.create_run(experiment.name)
         stores = Stores.open(run)
         try:
-            return Training(experiment, root, lock, stores)
+            training = Training(experiment, root, lock, stores)
+            experiment.went_to_work(training)
+            return training
         except Refused as error:
             raise Refused(f"cannot go on with run {run.run_id}: {error} (--new_run starts a new one)") from error
     except BaseException:
+        for wrapper in experiment.datasets.values():
+            wrapper.let_go(keep=False)
         if stores is not None:
             stores.close()
         if created is not None:

@@ -4,35 +4,55 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import nn
 
 from graybox.dependencies import Dependencies, DepType, Edge
-from graybox.errors import Invalid, NotFound
+from graybox.errors import Invalid, NotFound, Refused
+from graybox.module_walk import walk
 from graybox.modules_with_ops import ModuleWithOps, NeuronLayer
+from graybox.network_edits import NetworkEdits
+from graybox.neuron_readings import rows_of
+from graybox.scalings import Scaling, update_scalings
+from graybox.structure import Structure
+from graybox.structure.declared import Declared, declared_trace
 from graybox.tracking import Ledger, TrackingMode
+from graybox.wiring import wire_declared, wire_traced
 
 __all__ = ["DepType", "NetworkWithOps"]
 
 
-class NetworkWithOps(nn.Module):
-    """Inherit from it, build with layers from `graybox.modules_with_ops`, declare which layer follows which.
+class NetworkWithOps(NetworkEdits, nn.Module):
+    """Inherit from it, build with layers from `graybox.modules_with_ops`, declare which layer follows which; or make
+    any network one with `graybox.operable`.
 
-    Triggers are counted on the tensor that the next weighted layer consumes, which the declared dependencies tell.
+    Triggers are counted on the tensor that the next weighted layer consumes, which the declared dependencies tell or,
+    where nothing is declared, a run on `example_input` (a tensor, a tuple of arguments or a dict of keyword arguments).
     The layer that nothing consumes is the output: its neurons trigger when they are the prediction.
     """
 
     def __init__(self) -> None:
         super().__init__()
+        self._init_network()
+
+    def _init_network(self) -> None:
         self.ledger = Ledger()
+        self.example_input: Any = None
+        self._structure: Structure | None = None
         self.flatten_conv_id: int | None = None
         self.dependencies = Dependencies()
         self._age = 0
         self._wired: tuple[NeuronLayer, ...] = ()
+        self._named: tuple[tuple[NeuronLayer, ...], list[tuple[str, NeuronLayer]]] | None = None
         # In a tuple, or it would be registered as a submodule a second time.
         self._output: tuple[NeuronLayer, ...] = ()
         self._architecture_listeners: list[Callable[[NetworkWithOps], None]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The structure is found again where it is asked for; who trains a copy nobody knows.
+        return {**self.__dict__, "_structure": None, "_surgeon": None}
 
     # -- structure --------------------------------------------------------------------------------
 
@@ -46,12 +66,13 @@ class NetworkWithOps(nn.Module):
             if id(module) not in known:
                 raise Invalid(f"a dependency names {module}, which is not part of this network; name its own modules")
         self.dependencies = declared
+        self._structure = None
         self._wire()
 
     @property
     def layers(self) -> list[NeuronLayer]:
         """The layers whose neurons can be operated on, in module order."""
-        layers = tuple(m for m in self.modules() if isinstance(m, NeuronLayer))
+        layers = tuple(m for m in walk(self) if isinstance(m, NeuronLayer))
         if layers != self._wired:
             self._wire()
         return list(layers)
@@ -67,8 +88,10 @@ class NetworkWithOps(nn.Module):
     def named_layers(self) -> list[tuple[str, NeuronLayer]]:
         """(qualified name, layer), in module order."""
         layers = self.layers
-        names = {id(module): name for name, module in self.named_modules()}
-        return [(names[id(layer)], layer) for layer in layers]
+        if self._named is None or self._named[0] is not self._wired:
+            names = {id(module): name for name, module in self.named_modules()}
+            self._named = (self._wired, [(names[id(layer)], layer) for layer in layers])
+        return list(self._named[1])
 
     def find_layer(self, reference: str) -> tuple[str, NeuronLayer]:
         """(qualified name, layer) of a layer named by its qualified name or by its id as text. Raises NotFound."""
@@ -87,9 +110,106 @@ class NetworkWithOps(nn.Module):
         return self._output[0] if self.layers and self._output else None
 
     def neuron_parameters(self, layer: NeuronLayer) -> list[nn.Parameter]:
-        """Parameters with one row for each of the layer's neurons: its own, and its normalisations' gain and shift."""
-        modules = [layer, *self.dependencies.followers(layer)]
-        return [p for module in modules for p in module.parameters(recurse=False) if has_rows(p, layer.neuron_count)]
+        """Parameters with one entry for each of the layer's neurons along some axis (`update_scalings` tells which):
+        its own, and its normalisations' gain and shift."""
+        modules = [layer, *self.followers(layer)]
+        found = []
+        for module in modules:
+            for parameter in module.parameters(recurse=False):
+                axis = layer.out_axis if parameter is layer.weight else 0
+                if parameter.dim() > axis and parameter.shape[axis] == layer.neuron_count:
+                    found.append(parameter)
+        return found
+
+    def followers(self, layer: NeuronLayer) -> list[nn.Module]:
+        """Normalisations that carry exactly this layer's neurons: as declared, or else as the structure tells."""
+        if self.dependencies.edges or not self.is_traceable:
+            return self.dependencies.followers(layer)
+        modules = dict(self.named_modules())
+        names = {f.tensor.rpartition(".")[0]: None for f in self.structure.followers(self.name_of(layer))}
+        return [modules[name] for name in names]
+
+    def name_of(self, layer: nn.Module) -> str:
+        """The qualified name of a module. Raises NotFound for one of another network."""
+        for name, module in self.named_modules():
+            if module is layer:
+                return str(name)
+        raise NotFound(f"{type(layer).__name__} is not part of this network")
+
+    def update_scalings(self) -> list[Scaling]:
+        """The factors on the update of parameters that are not 1 everywhere: freezes and learning rates of neurons
+        (their normalisation included), biases and incoming connections."""
+        return update_scalings(self)
+
+    # -- what belongs together ---------------------------------------------------------------------------
+
+    @property
+    def is_traceable(self) -> bool:
+        """Whether there is an example input to run the network on."""
+        return self.example_input is not None
+
+    @property
+    def structure(self) -> Structure:
+        """Which entries of which tensors belong to which neurons: from the declared dependencies, which win, or from a
+        run on the example input. Found when it is first asked for. Raises Refused where there is neither."""
+        if self._structure is None:
+            if self.dependencies.edges:
+                self._structure = self._declared_structure()
+            elif self.is_traceable:
+                self._structure = Structure.trace(self, self.example_input)
+            else:
+                raise Refused(
+                    "it is not known which layer follows which: declare it by register_dependencies, or give the "
+                    "network an example_input to be run on"
+                )
+        return self._structure
+
+    def forget_structure(self) -> None:
+        """Tensors were exchanged from outside, as by a checkpoint: find the structure and where to count anew."""
+        self._structure = None
+        self._wire()
+
+    def _declared_structure(self) -> Structure:
+        rates: dict[str, float] = {}
+        if self.is_traceable:  # how often each weight is used, for the multiply-adds
+            for contraction in Structure.trace(self, self.example_input).contractions:
+                rates[contraction.weight] = rates.get(contraction.weight, 0.0) + contraction.multiplicity
+        names = {id(module): name for name, module in self.named_modules()}
+        same = self.dependencies.same_layers
+        layers = [
+            Declared(
+                name, layer.out_axis, layer.in_axis, int(getattr(layer, "groups", 1)), layer.features_last,
+                tuple(names[id(m)] for m in self.dependencies.followers(layer)),
+                tuple(names[id(m)] for m in self.dependencies.producers(layer)),
+                tuple(names[id(m)] for m in same(layer)),
+            )
+            for name, layer in self.named_layers()
+        ]  # fmt: skip
+        return Structure(
+            self,
+            declared_trace(self, layers, rates),
+            self.example_input,
+            lambda: declared_trace(self, layers, rates),
+            declared=True,
+        )
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """A parameter or buffer by its qualified name. Raises NotFound."""
+        owner, _, key = name.rpartition(".")
+        module = dict(self.named_modules()).get(owner) if owner not in self._modules else self._modules[owner]
+        value = None if module is None else module._parameters.get(key, module._buffers.get(key))
+        if value is None:
+            raise NotFound(f"no tensor {name!r} in this network")
+        return value
+
+    def put_tensor(self, name: str, value: torch.Tensor) -> None:
+        """Put a parameter or buffer in the place of another, in every module that shares it."""
+        old = self.tensor(name)
+        for module in self.modules():
+            for table in (module._parameters, module._buffers):
+                for key, known in table.items():
+                    if known is old:
+                        table[key] = value  # type: ignore[assignment]  # each kind stays in its own table
 
     def get_parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())
@@ -99,30 +219,22 @@ class NetworkWithOps(nn.Module):
         self._architecture_listeners.append(function)
 
     def _wire(self) -> None:
-        modules = [m for m in self.modules() if isinstance(m, ModuleWithOps)]
+        modules = [m for m in walk(self) if isinstance(m, ModuleWithOps)]
         for number, module in enumerate(modules):
-            module._module_id = number
+            if module._module_id != number or module.ledger is not self.ledger:  # setting it again is slow
+                module._module_id = number
+                module.ledger = self.ledger
         layers = tuple(m for m in modules if isinstance(m, NeuronLayer))
-        self._wired = layers
-        readers: dict[int, list[NeuronLayer]] = {id(layer): [] for layer in layers}
-        output = None
-        for layer in layers:
-            consumers = [c for c in self.dependencies.consumers(layer) if id(c) in readers]
-            # Several may consume it (a residual block's branches); they see the same tensor, one counts.
-            countable = bool(consumers) and self.dependencies.positions(layer, consumers[0]) is not None
-            layer.triggers_counted_by = "consumer" if countable else ""
-            if countable:
-                readers[id(consumers[0])].append(layer)
-            elif not consumers:
-                output = layer
+        if layers != self._wired:
+            self._wired = layers
+        if self.dependencies.edges or not self.is_traceable:
+            output = wire_declared(self._wired, self.dependencies)
+        else:
+            output = wire_traced(self.named_layers(), self.structure)
+        self._output = () if output is None else (output,)
         if output is not None:
             output.triggers_counted_by = "prediction"
-        for layer in layers:
-            layer.reads_triggers_of = tuple(readers[id(layer)])
-        for module in modules:
-            module.ledger = self.ledger
-        self._output = () if output is None else (output,)
-        loose = [layer for layer in layers if not layer.triggers_counted_by]
+        loose = [layer for layer in self._wired if not layer.triggers_counted_by]
         if loose and self.dependencies.edges:
             names = {id(module): name for name, module in self.named_modules()}
             warnings.warn(
@@ -170,9 +282,12 @@ class NetworkWithOps(nn.Module):
             return
         output = self._output[0]
         if output.neuron_count == classes:
-            counts = torch.zeros(classes, dtype=torch.float64, device=predictions.device)
-            counts.index_add_(0, predictions, torch.ones_like(predictions, dtype=torch.float64))
-            output.count_shares(counts, predictions.shape[0])
+            output.records.observe_prediction(self.ledger, predictions)
+
+    def remember_weights(self) -> None:
+        """From now on neurons tell how much they have changed since this moment: a copy of the layers' weights."""
+        for layer in self.layers:
+            layer.records.keep_weights(rows_of(layer))
 
     def reset_all_stats(self) -> None:
         for layer in self.layers:

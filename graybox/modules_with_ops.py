@@ -6,14 +6,17 @@ The weights stay ordinary parameters under their ordinary names: a state_dict lo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from graybox.errors import Invalid, NotFound
-from graybox.tracking import Ledger, TrackingMode, TriggersTracker, trigger_shares
+from graybox.layer_edits import LayerEdits, NormEdits
+from graybox.neuron_records import NeuronRecords, observe_together
+from graybox.observation import Layout
+from graybox.tracking import Ledger, TrackingMode, TriggersTracker
 
 _creation_order = itertools.count()
 
@@ -50,44 +53,67 @@ class ModuleWithOps(nn.Module):
         raise NotImplementedError
 
 
-class NeuronLayer(ModuleWithOps):
-    """A convolution or linear layer: neurons along dimension 0 of `weight`, with trackers and flags.
+class NeuronLayer(LayerEdits, ModuleWithOps):
+    """A module with a weight whose axis `out_axis` are neurons, with records and flags.
 
-    frozen: bool [neurons] on the CPU. neuron_learning_rate: float64 [neurons] on the CPU, the factor on the update.
+    On the CPU, [neurons]: frozen and bias_frozen bool, neuron_learning_rate float64, the factor on the update. By place
+    along the weight's `in_axis` (-1: none): incoming_frozen bool, incoming_learning_rate float64.
     """
 
     weight: torch.Tensor
+    out_axis = 0
+    in_axis = 1
     features_last = False
 
     def _init_ops(self) -> None:
         super()._init_ops()
-        self.train_dataset_tracker = TriggersTracker(self.neuron_count)
-        self.eval_dataset_tracker = TriggersTracker(self.neuron_count)
-        self.frozen = torch.zeros(self.neuron_count, dtype=torch.bool)
-        self.neuron_learning_rate = torch.ones(self.neuron_count, dtype=torch.float64)
+        self.resize_ops()
         # Set by the network: whose neurons are read off this layer's input, and who counts this layer's own neurons
         # ("consumer", "prediction", or "" for its own output).
         self.reads_triggers_of: tuple[NeuronLayer, ...] = ()
+        self.readings: tuple[tuple[tuple[NeuronLayer, ...], Layout], ...] = ()
         self.triggers_counted_by = ""
         self._initialization: Callable[[NeuronLayer], None] | None = None
 
+    def resize_ops(self) -> None:
+        """Records and flags for as many neurons as the weight has now: nothing known, nothing set."""
+        neurons, places = self.neuron_count, self.incoming_places
+        self.records = NeuronRecords(neurons)
+        self.frozen = torch.zeros(neurons, dtype=torch.bool)
+        self.bias_frozen = torch.zeros(neurons, dtype=torch.bool)
+        self.neuron_learning_rate = torch.ones(neurons, dtype=torch.float64)
+        self.incoming_frozen = torch.zeros(places, dtype=torch.bool)
+        self.incoming_learning_rate = torch.ones(places, dtype=torch.float64)
+
+    @property
+    def train_dataset_tracker(self) -> TriggersTracker:
+        """What the neurons did in training."""
+        return self.records.train
+
+    @property
+    def eval_dataset_tracker(self) -> TriggersTracker:
+        """What the neurons did in evaluation."""
+        return self.records.eval
+
     @property
     def neuron_count(self) -> int:
-        return int(self.weight.shape[0])
+        return int(self.weight.shape[self.out_axis])
+
+    @property
+    def incoming_places(self) -> int:
+        """How long the weight's axis of what it consumes is; of a grouped convolution, one group's inputs."""
+        return int(self.weight.shape[self.in_axis]) if self.in_axis >= 0 else 0
 
     @property
     def incoming_neuron_count(self) -> int:
-        """Input channels or features."""
-        raise NotImplementedError
+        """Input channels or features; 0 for a layer that looks up instead of multiplying."""
+        return self.incoming_places * int(getattr(self, "groups", 1))
+
+    # -- what the neurons do -----------------------------------------------------------------------------
 
     def tracker(self) -> TriggersTracker | None:
         """The tracker that the present mode adds to."""
-        mode = self.ledger.mode
-        if mode is TrackingMode.TRAIN:
-            return self.train_dataset_tracker
-        if mode is TrackingMode.EVAL:
-            return self.eval_dataset_tracker
-        return None
+        return self.records.tracker(self.ledger.mode)
 
     def register(self, activations: torch.Tensor) -> None:
         """Count triggers of this layer: [batch, neurons, ...]; a positive value is a trigger.
@@ -101,14 +127,7 @@ class NeuronLayer(ModuleWithOps):
 
     def count(self, activations: torch.Tensor, *, features_last: bool = False) -> None:
         """Add a batch of activations to the present mode's tracker."""
-        if self.tracker() is not None:
-            shares = trigger_shares(
-                activations,
-                self.neuron_count,
-                features_last=features_last,
-                flat_features_last=self.features_last,
-            )
-            self.count_shares(shares, activations.shape[0])
+        self.records.observe(self.ledger, activations, Layout(features_last, self.features_last))
 
     def count_shares(self, shares: torch.Tensor, samples: int) -> None:
         """Add sums of shares (float64 [neurons]) over so many samples to the present mode's tracker."""
@@ -117,18 +136,48 @@ class NeuronLayer(ModuleWithOps):
             self.ledger.add(tracker, shares, samples)
 
     def _observe_input(self, x: torch.Tensor) -> None:
-        if self.ledger.mode is not TrackingMode.DISABLED:
-            for producer in self.reads_triggers_of:
-                producer.count(x, features_last=self.features_last)
+        if self.ledger.mode is TrackingMode.DISABLED:
+            return
+        for producers, layout in self.readings:
+            observe_together([producer.records for producer in producers], self.ledger, x, layout)
 
     def _observe_output(
         self, output: torch.Tensor, skip_register: bool, intermediary: Intermediary | None
     ) -> torch.Tensor:
-        if not skip_register and not self.triggers_counted_by:
-            self.count(output, features_last=self.features_last)
+        if self.ledger.mode is not TrackingMode.DISABLED and not skip_register:
+            if not self.triggers_counted_by:
+                self.count(output, features_last=self.features_last)
+            elif self.triggers_counted_by == "prediction" and self.ledger.everything:
+                # How large its answers are; what triggers is the prediction.
+                layout = Layout(self.features_last, self.features_last)
+                self.records.observe(self.ledger, output, layout, triggers=False)
         if intermediary is not None:
             intermediary[self.get_module_id()] = output
         return output
+
+    # Counting stays outside of what torch.compile makes of a network: the mark that torch._dynamo.disable sets,
+    # without its import, which takes seconds.
+    _observe_input._torchdynamo_disable = True  # type: ignore[attr-defined]
+    _observe_output._torchdynamo_disable = True  # type: ignore[attr-defined]
+
+    def forward(
+        self,
+        x: torch.Tensor,
+        *args: Any,
+        skip_register: bool = False,
+        intermediary: Intermediary | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """As the plain layer. The output is put into `intermediary` under the layer's id when one is given;
+        skip_register leaves the layer's own statistics alone."""
+        if self.readings:
+            self._observe_input(x)
+        output = super().forward(x, *args, **kwargs)  # the plain layer's, next in line
+        if isinstance(output, torch.Tensor):
+            return self._observe_output(output, skip_register, intermediary)
+        return output
+
+    # -- initialisation ----------------------------------------------------------------------------------
 
     def register_initialization(self, function: Callable[[NeuronLayer], None]) -> None:
         """What initialises this layer anew: called with a copy of the layer fresh from `reset_parameters`, whose
@@ -149,94 +198,159 @@ class NeuronLayer(ModuleWithOps):
             self._initialization(fresh)
         return {name: value.detach() for name, value in fresh._parameters.items() if value is not None}
 
+    # -- flags -------------------------------------------------------------------------------------------
+
     def check_neurons(self, neurons: Iterable[int]) -> torch.Tensor:
         """The indices as an int64 tensor. Raises NotFound for one that the layer does not have."""
-        index = torch.as_tensor(list(neurons), dtype=torch.int64)
-        if index.numel() and (int(index.min()) < 0 or int(index.max()) >= self.neuron_count):
-            wrong = [int(i) for i in index if not 0 <= int(i) < self.neuron_count]
-            raise NotFound(f"no neuron {wrong[0]} in this layer: it has {self.neuron_count}, numbered from 0")
-        return index
+        return checked_index(neurons, self.neuron_count, "neuron")
+
+    def check_incoming(self, neurons: Iterable[int]) -> torch.Tensor:
+        """Indices along the weight's incoming axis as an int64 tensor. Raises NotFound for one that is not there."""
+        return checked_index(neurons, self.incoming_places, "incoming neuron")
 
     def set_per_neuron_learning_rate(self, neuron_ids: Iterable[int], lr: float) -> None:
         """Scale the update of these neurons by `lr` >= 0: new = old + lr * (unscaled new - old)."""
-        if not 0 <= lr < float("inf"):
-            raise Invalid(f"a per-neuron learning rate is a finite factor of 0 or more, not {lr}")
-        self.neuron_learning_rate[self.check_neurons(neuron_ids)] = lr
+        self.neuron_learning_rate[self.check_neurons(neuron_ids)] = checked_rate(lr)
         self.ledger.flags_version += 1
 
     def get_per_neuron_learning_rate(self, neuron_id: int) -> float:
         """The factor on this neuron's update: 0 while it is frozen."""
         return float(self.update_factors()[self.check_neurons([neuron_id])])
 
+    def set_per_incoming_neuron_learning_rate(self, neuron_ids: Iterable[int], lr: float) -> None:
+        """Scale the update of the connections from these incoming neurons by `lr` >= 0."""
+        self.incoming_learning_rate[self.check_incoming(neuron_ids)] = checked_rate(lr)
+        self.ledger.flags_version += 1
+
     def update_factors(self) -> torch.Tensor:
         """The factor on each neuron's update, float64 [neurons]: its learning rate, 0 where frozen."""
         return torch.where(self.frozen, torch.zeros_like(self.neuron_learning_rate), self.neuron_learning_rate)
 
+    def bias_factors(self) -> torch.Tensor:
+        """The further factor on each bias' update, float64 [neurons]: 0 where its bias alone is frozen, else 1."""
+        return (~self.bias_frozen).to(torch.float64)
+
+    def incoming_factors(self) -> torch.Tensor:
+        """The factor on the update of the connections from each incoming neuron, float64 [incoming places]."""
+        rate = self.incoming_learning_rate
+        return torch.where(self.incoming_frozen, torch.zeros_like(rate), rate)
+
     def reset_stats(self) -> None:
         """Forget what all neurons did, in training and evaluation."""
-        self.train_dataset_tracker.reset()
-        self.eval_dataset_tracker.reset()
+        self.records.reset()
+
+    # -- keeping -----------------------------------------------------------------------------------------
 
     def ops_state(self) -> dict[str, Any]:
         """Flags and statistics, as tensors on the CPU: what a state_dict does not hold."""
         return {
             "frozen": self.frozen.clone(),
             "learning_rate": self.neuron_learning_rate.clone(),
-            "train": self.train_dataset_tracker.state_dict(),
-            "eval": self.eval_dataset_tracker.state_dict(),
+            "bias_frozen": self.bias_frozen.clone(),
+            "incoming_frozen": self.incoming_frozen.clone(),
+            "incoming_learning_rate": self.incoming_learning_rate.clone(),
+            **self.records.state_dict(),
         }
 
     def load_ops_state(self, state: dict[str, Any]) -> None:
         """Take over what `ops_state` answered. Raises Invalid when the number of neurons differs."""
-        self.train_dataset_tracker.load_state_dict(state["train"])
-        self.eval_dataset_tracker.load_state_dict(state["eval"])
+        if state["frozen"].shape[0] != self.neuron_count:
+            raise Invalid(f"flags of {state['frozen'].shape[0]} neurons do not fit {self.neuron_count}")
+        self.resize_ops()
+        self.records.load_state_dict(state)
         self.frozen = state["frozen"].clone()
         self.neuron_learning_rate = state["learning_rate"].clone()
+        for name in ("bias_frozen", "incoming_frozen", "incoming_learning_rate"):
+            if name in state:  # a checkpoint of before knows nothing of them
+                setattr(self, name, state[name].clone())
         self.ledger.flags_version += 1
 
 
-class Conv2dWithNeuronOps(NeuronLayer, nn.Conv2d):
-    """`torch.nn.Conv2d` whose output channels can be operated on."""
+def checked_index(neurons: Iterable[int] | Sequence[int], count: int, what: str) -> torch.Tensor:
+    """The indices as an int64 tensor. Raises NotFound for one outside [0, count)."""
+    index = torch.as_tensor(list(neurons), dtype=torch.int64)
+    if index.numel() and (int(index.min()) < 0 or int(index.max()) >= count):
+        wrong = [int(i) for i in index if not 0 <= int(i) < count]
+        raise NotFound(f"no {what} {wrong[0]} in this layer: it has {count}, numbered from 0")
+    return index
+
+
+def checked_rate(rate: float) -> float:
+    """Raises Invalid for what is no factor on an update."""
+    if not 0 <= rate < float("inf"):
+        raise Invalid(f"a per-neuron learning rate is a finite factor of 0 or more, not {rate}")
+    return rate
+
+
+class _Constructed(NeuronLayer):
+    """A torch.nn layer, next in line, constructed with its own arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        nn.Conv2d.__init__(self, *args, **kwargs)
+        super().__init__(*args, **kwargs)
         self._init_ops()
 
-    @property
-    def incoming_neuron_count(self) -> int:
-        return self.in_channels
-
-    def forward(
-        self, x: torch.Tensor, skip_register: bool = False, intermediary: Intermediary | None = None
-    ) -> torch.Tensor:
-        """x [batch, in_channels, height, width] -> [batch, out_channels, ...]. The output is put into `intermediary`
-        under the layer's id when one is given; skip_register leaves the layer's own statistics alone."""
-        self._observe_input(x)
-        return self._observe_output(nn.Conv2d.forward(self, x), skip_register, intermediary)
+    def forward(  # type: ignore[override]  # plain layers take nothing else, scripts may give these two by place
+        self,
+        x: torch.Tensor,
+        skip_register: bool = False,
+        intermediary: Intermediary | None = None,
+    ) -> Any:
+        """As the plain layer. The output is put into `intermediary` under the layer's id when one is given;
+        skip_register leaves the layer's own statistics alone."""
+        return NeuronLayer.forward(self, x, skip_register=skip_register, intermediary=intermediary)
 
 
-class LinearWithNeuronOps(NeuronLayer, nn.Linear):
+class Conv1dWithNeuronOps(_Constructed, nn.Conv1d):
+    """`torch.nn.Conv1d` whose output channels can be operated on."""
+
+
+class Conv2dWithNeuronOps(_Constructed, nn.Conv2d):
+    """`torch.nn.Conv2d` whose output channels can be operated on."""
+
+
+class Conv3dWithNeuronOps(_Constructed, nn.Conv3d):
+    """`torch.nn.Conv3d` whose output channels can be operated on."""
+
+
+class ConvTranspose1dWithNeuronOps(_Constructed, nn.ConvTranspose1d):
+    """`torch.nn.ConvTranspose1d` whose output channels can be operated on."""
+
+    out_axis = 1
+    in_axis = 0
+    forward = NeuronLayer.forward  # type: ignore[assignment]  # it takes an output size, too
+
+
+class ConvTranspose2dWithNeuronOps(_Constructed, nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` whose output channels can be operated on."""
+
+    out_axis = 1
+    in_axis = 0
+    forward = NeuronLayer.forward  # type: ignore[assignment]  # it takes an output size, too
+
+
+class ConvTranspose3dWithNeuronOps(_Constructed, nn.ConvTranspose3d):
+    """`torch.nn.ConvTranspose3d` whose output channels can be operated on."""
+
+    out_axis = 1
+    in_axis = 0
+    forward = NeuronLayer.forward  # type: ignore[assignment]  # it takes an output size, too
+
+
+class LinearWithNeuronOps(_Constructed, nn.Linear):
     """`torch.nn.Linear` whose output features can be operated on."""
 
     features_last = True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        nn.Linear.__init__(self, *args, **kwargs)
-        self._init_ops()
 
-    @property
-    def incoming_neuron_count(self) -> int:
-        return self.in_features
+class EmbeddingWithNeuronOps(_Constructed, nn.Embedding):
+    """`torch.nn.Embedding` whose features can be operated on."""
 
-    def forward(
-        self, x: torch.Tensor, skip_register: bool = False, intermediary: Intermediary | None = None
-    ) -> torch.Tensor:
-        """x [batch, ..., in_features] -> [batch, ..., out_features]; the rest as in Conv2dWithNeuronOps."""
-        self._observe_input(x)
-        return self._observe_output(nn.Linear.forward(self, x), skip_register, intermediary)
+    features_last = True
+    out_axis = 1
+    in_axis = -1
 
 
-class BatchNorm2dWithNeuronOps(ModuleWithOps, nn.BatchNorm2d):
+class BatchNorm2dWithNeuronOps(NormEdits, ModuleWithOps, nn.BatchNorm2d):
     """`torch.nn.BatchNorm2d` that follows the neurons of the convolution before it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,53 +1,158 @@
-"""A copy of what the neurons did, for whoever watches."""
+"""A copy of what is known of the neurons, for whoever watches: one wait for the device, however many the layers."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from graybox.model_with_ops import NetworkWithOps
 from graybox.modules_with_ops import NeuronLayer
+from graybox.neuron_health import (
+    DEAD,
+    DEFAULT_THRESHOLDS,
+    FROZEN,
+    GOOD,
+    OVERFIT,
+    REDUNDANT,
+    YOUNG,
+    HealthThresholds,
+    health,
+)
+from graybox.neuron_readings import weight_readings
+from graybox.neuron_records import NeuronRecords
 from graybox.snapshot import LayerInfo, LayerStatistics, NeuronStatistics
 
-YOUNG_BELOW = 1_000
-"""A neuron that has seen fewer training samples since it began or was reinitialised is not judged."""
-DEAD_BELOW = 0.001
-"""A neuron whose training trigger rate is below this is dead: it answers less than one sample in a thousand."""
+__all__ = [
+    "DEAD", "FROZEN", "GOOD", "OVERFIT", "REDUNDANT", "YOUNG",
+    "copy_statistics", "health", "layer_info", "layer_statistics",
+]  # fmt: skip
 
-GOOD, YOUNG, DEAD, FROZEN = 1, 2, 3, 4
+COPIED_CLASSES = 100
+"""With more classes than this their rates are left out of copies, which are made twice a second; ask the records."""
 
 
-def copy_statistics(model: NetworkWithOps, step: int) -> NeuronStatistics:
-    """All layers at this moment. Waits for the device; for the owner, between two steps."""
+def copy_statistics(
+    model: NetworkWithOps, step: int, thresholds: HealthThresholds = DEFAULT_THRESHOLDS, *, fresh: bool = False
+) -> NeuronStatistics:
+    """All layers at this moment. Waits for the device once; for the owner, between two steps. fresh: also what takes
+    long to work out is of this moment, not of the last few seconds."""
     output = model.output_layer()  # asked once: it looks through the whole network
     layers = model.named_layers()
+    read = fetched([on_device(layer, thresholds, fresh=fresh) for _, layer in layers])
     return NeuronStatistics(
-        step, {layer.get_module_id(): layer_statistics(model, name, layer, layer is output) for name, layer in layers}
+        step,
+        {
+            layer.get_module_id(): _statistics(
+                layer_info(model, name, layer, layer is output), layer, values, thresholds
+            )
+            for (name, layer), values in zip(layers, read, strict=True)
+        },
     )
 
 
-def layer_statistics(model: NetworkWithOps, name: str, layer: NeuronLayer, is_output: bool) -> LayerStatistics:
-    """One layer's neurons; arrays of shape [neurons]."""
+def layer_statistics(
+    model: NetworkWithOps,
+    name: str,
+    layer: NeuronLayer,
+    is_output: bool,
+    thresholds: HealthThresholds = DEFAULT_THRESHOLDS,
+    *,
+    fresh: bool = False,
+) -> LayerStatistics:
+    """One layer's neurons. Waits for the device once."""
+    values = fetched([on_device(layer, thresholds, fresh=fresh)])[0]
+    return _statistics(layer_info(model, name, layer, is_output), layer, values, thresholds)
+
+
+def on_device(layer: NeuronLayer, thresholds: HealthThresholds, *, fresh: bool) -> dict[str, torch.Tensor]:
+    """What is read off tensors on the layer's device, by name. Never waits for it."""
+    records: NeuronRecords | None = getattr(layer, "records", None)
     train, evaluation = layer.train_dataset_tracker, layer.eval_dataset_tracker
-    train_rate, train_age = train.rates().numpy(), train.ages().numpy().copy()
+    found = {"train_triggers": train.triggers, "eval_triggers": evaluation.triggers}
+    if records is None:
+        return found
+    totals = records.train.totals
+    recent = totals.rates(recent=True)
+    comparable = (recent >= thresholds.dead_below) & (train.ages() >= thresholds.young_below).to(recent.device)
+    ids, values = records.train.exciting.top()
+    found |= {
+        "window_rate": recent,
+        "eval_window_rate": records.eval.totals.rates(recent=True),
+        "train_mean": totals.means(recent=False),
+        "train_std": totals.deviations(recent=False),
+        "window_mean": totals.means(recent=True),
+        "window_std": totals.deviations(recent=True),
+        "eval_mean": records.eval.totals.means(recent=False),
+        "eval_std": records.eval.totals.deviations(recent=False),
+        "top_samples": ids,
+        "top_values": values,
+        **weight_readings(layer, records, comparable, thresholds, fresh=fresh),
+    }
+    if 0 < records.train.classes.classes <= COPIED_CLASSES:
+        found["class_rates"] = records.train.classes.rates()
+    return found
+
+
+def fetched(found: Sequence[Mapping[str, torch.Tensor]]) -> list[dict[str, np.ndarray]]:
+    """The same on the CPU, as float64 (which holds every id exactly up to 2**53), in one transfer per device."""
+    tensors = [tensor for group in found for tensor in group.values()]
+    values: list[np.ndarray] = [np.empty(0)] * len(tensors)
+    for device in dict.fromkeys(tensor.device for tensor in tensors):
+        mine = [place for place, tensor in enumerate(tensors) if tensor.device == device]
+        flat = torch.cat([tensors[place].flatten().to(torch.float64) for place in mine]).cpu().numpy()
+        ends = np.cumsum([tensors[place].numel() for place in mine])
+        for place, part in zip(mine, np.split(flat, ends[:-1]), strict=True):
+            values[place] = part.reshape(tensors[place].shape)
+    remaining = iter(values)
+    return [{name: next(remaining) for name in group} for group in found]
+
+
+def _statistics(
+    info: LayerInfo, layer: NeuronLayer, read: dict[str, np.ndarray], thresholds: HealthThresholds
+) -> LayerStatistics:
+    train, evaluation = layer.train_dataset_tracker, layer.eval_dataset_tracker
+    train_rate = _rates(read.pop("train_triggers"), train.counted().numpy())
+    eval_rate = _rates(read.pop("eval_triggers"), evaluation.counted().numpy())
+    train_age, eval_age = train.ages().numpy(), evaluation.ages().numpy()
     frozen = layer.frozen.numpy().copy()
+    measured: dict[str, Any] = dict(read)
+    for name in ("top_samples", "redundant_with"):
+        if name in measured:
+            measured[name] = measured[name].astype(np.int64)
+    for name in ("bias_frozen", "incoming_frozen"):
+        flags = getattr(layer, name, None)
+        measured[name] = flags.numpy().copy() if isinstance(flags, torch.Tensor) else None
     return LayerStatistics(
-        info=layer_info(model, name, layer, is_output),
+        info=info,
         train_rate=train_rate,
         train_age=train_age,
-        eval_rate=evaluation.rates().numpy(),
-        eval_age=evaluation.ages().numpy().copy(),
+        eval_rate=eval_rate,
+        eval_age=eval_age,
         frozen=frozen,
         learning_rate=layer.neuron_learning_rate.numpy().copy(),
-        health=health(train_rate, train_age, frozen),
+        health=health(
+            _known(read.get("window_rate"), train_rate),
+            train_age,
+            frozen,
+            thresholds,
+            eval_rate=_known(read.get("eval_window_rate"), eval_rate),
+            eval_age=eval_age,
+            redundant_with=measured.get("redundant_with"),
+        ),
+        **measured,
     )
 
 
-def health(train_rate: np.ndarray, train_age: np.ndarray, frozen: np.ndarray) -> np.ndarray:
-    """A verdict per neuron (int64 [neurons], numbers of NeuronHealth): frozen before young before dead before good."""
-    verdict = np.where(train_rate < DEAD_BELOW, DEAD, GOOD)
-    verdict = np.where(train_age < YOUNG_BELOW, YOUNG, verdict)
-    return np.where(frozen, FROZEN, verdict)
+def _rates(triggers: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    return np.clip(np.where(counted > 0, triggers / np.maximum(counted, 1), 0.0), 0.0, 1.0)
+
+
+def _known(recent: np.ndarray | None, lifetime: np.ndarray) -> np.ndarray:
+    """Recent rates, lifetime's where there are none."""
+    return lifetime if recent is None else np.where(np.isnan(recent), lifetime, recent)
 
 
 def layer_info(model: NetworkWithOps, name: str, layer: NeuronLayer, is_output: bool) -> LayerInfo:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,13 @@ from graybox.store.metrics import MetricStore
 from graybox.store.runs import RunFolder, now_ms
 from graybox.store.samples import SampleStore
 from graybox.surgery import Surgeon
+from graybox.tracking import RecordSettings
 from graybox.training_step import BatchOutcome, TrainingStep
 
 _log = logging.getLogger(__name__)
 
+MAX_CLASSES = 1_000
+"""Trigger rates per class take 32 bytes for each class and neuron."""
 MAX_WRITES_WAITING = 8
 """With so many background writes waiting no further automatic checkpoint is made."""
 
@@ -103,9 +106,14 @@ class Session:
         check_data(experiment, stores)
         for split, wrapper in experiment.datasets.items():
             stores.samples.add_split(split, len(wrapper), wrapper.labels(), wrapper.fingerprint())
+            wrapper.keep_in(stores.samples, split)
         self.network = experiment.model
+        self.built = self.structure()
+        """As the user's code builds the network, before any edit."""
         self.optimizer = OptimizerWithOps(experiment.optimizer, self.network)
         self.surgeon = Surgeon(self.network, self.optimizer)
+        self.network.trained_by(self.surgeon)
+        self.network.ledger.settings = record_settings(experiment)
         self.stream = SampleStream(
             experiment.datasets["train"].dataset,
             self._train_mask,
@@ -143,7 +151,7 @@ class Session:
         then; or StorageError or what the scheduler raises, and the step was made."""
         outcome = self._training_step.run(self.step)
         self.step += 1
-        self.steps_left -= 1
+        self.steps_left = max(self.steps_left - 1, 0)  # a user's own loop may make more
         self.last_train = outcome
         try:
             self._record_step(outcome)
@@ -254,6 +262,16 @@ class Session:
                 for split, wrapper in self.experiment.datasets.items()
             },
         }
+
+
+def record_settings(experiment: Experiment) -> RecordSettings:
+    """As the experiment says; trigger rates per class for as many classes as the training set has, up to a thousand."""
+    settings = experiment.record
+    if settings.classes:
+        return settings
+    labels = experiment.datasets["train"].labels()
+    known = len(experiment.class_names) or (0 if labels is None or not labels.size else int(labels.max()) + 1)
+    return replace(settings, classes=known if known <= MAX_CLASSES else 0)
 
 
 def check_data(experiment: Experiment, stores: Stores) -> None:

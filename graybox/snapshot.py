@@ -87,7 +87,15 @@ class LayerStatistics:
     """A layer's neurons at one moment; every array has shape [neurons].
 
     Rates lie in [0, 1] (0 where the age is 0); ages count samples; learning_rate is the factor on the update.
-    health holds NeuronHealth numbers of the wire (1 good, 2 young, 3 dead, 4 frozen).
+    health holds NeuronHealth numbers of the wire (1 good, 2 young, 3 dead, 4 frozen, 5 overfit, 6 redundant).
+
+    The others are None where nobody measures them, and NaN for a neuron of which they are not known. Means and standard
+    deviations are of the activation, over all samples of the age; window_...: over a recent window of samples, in
+    training unless it says eval. gradient_norm: at the last step. relative_change: of the weights since the last
+    checkpoint. redundant_with: the similar neuron of the same layer, -1 for none; similarity: how similar, at most 1.
+    class_rates [neurons, classes]: in training, NaN for a class not seen. top_samples, top_values [neurons, k]: rows of
+    the training samples that excite it most, the most exciting first (-1 where there are fewer), and its mean
+    activation on each. incoming_frozen: bool [incoming neurons].
     """
 
     info: LayerInfo
@@ -98,6 +106,24 @@ class LayerStatistics:
     frozen: np.ndarray
     learning_rate: np.ndarray
     health: np.ndarray
+    train_mean: np.ndarray | None = None
+    train_std: np.ndarray | None = None
+    eval_mean: np.ndarray | None = None
+    eval_std: np.ndarray | None = None
+    window_rate: np.ndarray | None = None
+    window_mean: np.ndarray | None = None
+    window_std: np.ndarray | None = None
+    eval_window_rate: np.ndarray | None = None
+    weight_norm: np.ndarray | None = None
+    gradient_norm: np.ndarray | None = None
+    relative_change: np.ndarray | None = None
+    redundant_with: np.ndarray | None = None
+    similarity: np.ndarray | None = None
+    class_rates: np.ndarray | None = None
+    top_samples: np.ndarray | None = None
+    top_values: np.ndarray | None = None
+    bias_frozen: np.ndarray | None = None
+    incoming_frozen: np.ndarray | None = None
 
 
 @dataclass(frozen=True)

@@ -1,280 +1,349 @@
-"""Plan an edit of neurons (printable), then apply it whole or not at all."""
+"""Plan an edit of neurons (printable), then apply it whole or not at all, and undo it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch import nn
 
-from graybox.errors import Refused
-from graybox.model_with_ops import NetworkWithOps, has_rows
+from graybox import edits_structure, edits_values
+from graybox.compiled import forget_compiled
+from graybox.edits_values import Overwrite
+from graybox.errors import Invalid, NotFound, Refused
+from graybox.initialisation import has_own, without_own
+from graybox.model_with_ops import NetworkWithOps
 from graybox.modules_with_ops import NeuronLayer
-from graybox.neuron_ops import Freeze, NeuronEdit, Reinitialize, SetLearningRate, Unfreeze
+from graybox.neuron_ops import (
+    STRUCTURAL,
+    AddNeurons,
+    FreezeIncoming,
+    NeuronEdit,
+    Reinitialize,
+    RemoveNeurons,
+    Select,
+    Several,
+    SortByStat,
+    Unfreeze,
+)
 from graybox.optimizer_with_ops import OptimizerWithOps
-from graybox.randomness import seeded
+from graybox.plan import Plan, Touch
+from graybox.plan_summary import LogitChange
+from graybox.preview import answer, change_of, quiet
+from graybox.randomness import mix, seeded
+from graybox.selection import resolve, sorted_order
+from graybox.structure.change import Change
+from graybox.transaction import Transaction, inverted, rewire
+from graybox.undo import UndoLog, read_log
 
-
-@dataclass(frozen=True)
-class Touch:
-    """Entries of one tensor that an edit changes: `indices` along `axis`."""
-
-    tensor: str
-    axis: int
-    indices: tuple[int, ...]
-    change: str
-
-    def __str__(self) -> str:
-        return f"{self.tensor}, axis {self.axis}, {_ranges(self.indices)}: {self.change}"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What an edit would do. `str(plan)` is for people; parameters are counts over the whole network."""
-
-    edit: NeuronEdit
-    layer: str
-    neurons: tuple[int, ...]
-    touches: tuple[Touch, ...]
-    parameters_before: int
-    parameters_after: int
-
-    def summary(self) -> str:
-        """One line."""
-        what = {
-            "freeze": "Froze", "unfreeze": "Unfroze", "reinitialize": "Reinitialised",
-            "change_learning_rate": "Set the learning rate of",
-        }[self.edit.kind]  # fmt: skip
-        some = "neuron" if len(self.neurons) == 1 else "neurons"
-        line = f"{what} {some} {_ranges(self.neurons)} of {self.layer}"
-        if isinstance(self.edit, SetLearningRate):
-            return f"{line} to {self.edit.rate:g} times"
-        if isinstance(self.edit, Reinitialize):
-            ratio = self.edit.perturbation_ratio
-            how = "" if ratio is None else f", each weight changed by up to {ratio:.0%}"
-            return line + how + (", outgoing connections zeroed" if self.edit.zero_outgoing else "")
-        return line
-
-    def __str__(self) -> str:
-        lines = [f"{self.edit.kind} {self.layer}, neurons {_ranges(self.neurons)}"]
-        lines += [f"  {touch}" for touch in self.touches]
-        return "\n".join([*lines, f"  parameters {self.parameters_before:,} -> {self.parameters_after:,}"])
+__all__ = ["Applied", "Plan", "Surgeon", "Touch"]
 
 
 @dataclass(frozen=True)
 class Applied:
-    """What undoes an edit: the values before it, by tensor name and axis."""
+    """What was done. undo (JSON) and arrays: what `Surgeon.undo` takes it back with, also after a restart."""
 
     plan: Plan
     undo: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-Write = tuple[str, torch.Tensor, int, torch.Tensor, torch.Tensor]
-"""(name, tensor, axis, indices, new values) of entries to be overwritten."""
-
-
 class Surgeon:
-    """Plans and applies edits of one network together with its optimizer."""
+    """Plans, applies and undoes edits of one network together with its optimizer. Used by their owner, between two
+    steps."""
 
     def __init__(self, network: NetworkWithOps, optimizer: OptimizerWithOps) -> None:
         self.network = network
         self.optimizer = optimizer
+        self._version = 0
 
-    def plan(self, edit: NeuronEdit) -> Plan:
-        """What the edit would change. Raises NotFound for an unknown layer or neuron, Refused where it cannot be done
-        exactly. Changes nothing."""
-        name, layer = self.network.find_layer(edit.layer)
-        neurons = edit.neurons or tuple(range(layer.neuron_count))
-        layer.check_neurons(neurons)
-        touches = self._reinitialize_touches(edit, layer, neurons) if isinstance(edit, Reinitialize) else (
-            Touch(f"{name}.flags", 0, neurons, _flag_change(edit)),
-        )  # fmt: skip
-        count = self.network.get_parameter_count()
-        return Plan(edit, name, tuple(neurons), tuple(touches), count, count)
+    # -- looking -------------------------------------------------------------------------------------
+
+    def plan(self, edit: NeuronEdit, select: Select | None = None) -> Plan:
+        """What the edit would do. select: which neurons, instead of the edit's own.
+
+        Raises NotFound for an unknown layer or neuron, Invalid for values that do not fit, Refused, with the reason
+        and what would be allowed, where it cannot be done. Changes nothing.
+        """
+        if select is not None:
+            edit = self.selected(edit, select)
+        if not isinstance(edit, Several):
+            return self._plan(edit)
+        # Each part changes what the next one finds, so that only doing them shows whether they go together.
+        rehearsed = self._rehearsed(edit) if isinstance(edit.edits[0], STRUCTURAL) and len(edit.edits) > 1 else ()
+        return self._together(edit, tuple(self._plan(part) for part in edit.edits), rehearsed)
+
+    def selected(self, edit: NeuronEdit, select: Select) -> NeuronEdit:
+        """The edit done to the neurons that a selection is about: one edit, or several as one."""
+        found = resolve(self.network, select, structural=isinstance(edit, STRUCTURAL))
+        whole = isinstance(edit, (AddNeurons, SortByStat))
+        edits = [edit.at(layer, () if whole else neurons) for layer, neurons in found.items()]
+        return edits[0] if len(edits) == 1 else Several(edits=tuple(edits))
+
+    def preview(self, plan: Plan, batch: Any, seed: int = 0) -> LogitChange:
+        """How far the logits would move on a batch (what the network is called with): measured in evaluation mode with
+        the edit applied, which is then put back, bit for bit."""
+        with quiet(self.network):
+            before = answer(self.network, batch)
+            # Parts see what the parts before them did; a single edit need not tell the structure.
+            with Transaction(self.network, self.optimizer, commits=bool(plan.parts)) as tx:
+                tx.on_failure(self._structure_changed)
+                self._perform(tx, self._fresh(plan), seed, UndoLog())
+                after = answer(self.network, batch)
+        return change_of(before, after)
+
+    # -- doing ---------------------------------------------------------------------------------------
 
     def apply(self, plan: Plan, seed: int) -> Applied:
-        """Do what the plan says. seed: where the edit's random numbers come from; the global random state is left
-        as it was."""
-        _, layer = self.network.find_layer(plan.layer)
-        index = layer.check_neurons(plan.neurons)
-        if isinstance(plan.edit, Reinitialize):
-            return self._reinitialize(plan, layer, index, seed)
-        undo = {
-            "frozen": layer.frozen[index].tolist(),
-            "learning_rate": layer.neuron_learning_rate[index].tolist(),
-        }
-        if isinstance(plan.edit, Freeze):
-            layer.frozen[index] = True
-        elif isinstance(plan.edit, Unfreeze):
-            layer.frozen[index] = False
-        elif isinstance(plan.edit, SetLearningRate):
-            layer.neuron_learning_rate[index] = plan.edit.rate
+        """Do what the plan says, whole or, whatever is raised, not at all. seed: where the edit's random numbers come
+        from; the global random state is left as it was."""
+        plan = self._fresh(plan)
+        log = UndoLog()
+        with Transaction(self.network, self.optimizer) as tx:
+            tx.on_failure(self._structure_changed)
+            self._perform(tx, plan, seed, log)
+            self._finish(tx, structural=_structural(plan))
+            tx.keep()
+        return Applied(plan, {"entries": log.entries, "summary": plan.summary()}, log.arrays)
+
+    def undo(self, undo: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+        """Take back exactly one applied edit: what it removed or overwrote is back with its bits, everything else
+        stays as it is by now. Later edits must have been undone before. Answers a line for people.
+
+        Raises Invalid for an undo that is incomplete.
+        """
+        entries = read_log(undo["entries"], arrays)
+        structural = False
+        with Transaction(self.network, self.optimizer) as tx:
+            tx.on_failure(self._structure_changed)
+            for entry in reversed(entries):
+                structural = structural or entry["kind"] == "change"
+                _TAKE_BACK[entry["kind"]](tx, entry)
+            self._finish(tx, structural=structural)
+            tx.keep()
+        return f"Undid: {undo['summary']}"
+
+    def _finish(self, tx: Transaction, *, structural: bool) -> None:
         self.optimizer.refresh()
-        return Applied(plan, undo)
+        if structural:
+            self._structure_changed()
+            tx.on_failure(forget_compiled)
+            forget_compiled()
+            rewire(self.network)
+            for function in self.network._architecture_listeners:
+                function(self.network)
 
-    # -- reinitialise ----------------------------------------------------------------------------------
+    def _structure_changed(self) -> None:
+        """Plans made before are made anew: the structure numbers its entries in its own way."""
+        self._version += 1
 
-    def _reinitialize_touches(self, edit: Reinitialize, layer: NeuronLayer, neurons: tuple[int, ...]) -> list[Touch]:
-        self.optimizer.check_renewable()
-        names = {id(m): n for n, m in self.network.named_modules()}
-        how = "own initialisation" if edit.perturbation_ratio is None else f"times 1 +- {edit.perturbation_ratio:g}"
-        touches = [Touch(f"{names[id(layer)]}.{n}", 0, neurons, how) for n, _ in layer.named_parameters(recurse=False)]
-        for follower in self._renewed_followers(edit, layer):
-            for key, _, neutral in neutral_values(follower, layer.neuron_count):
-                touches.append(Touch(f"{names[id(follower)]}.{key}", 0, neurons, f"{neutral:g}"))
-        if edit.zero_outgoing:
-            consumers = self.network.consumers(layer)
-            if not consumers:
-                raise Refused(
-                    f"nothing is declared to consume the neurons of {names[id(layer)]}, so that there is no outgoing "
-                    "connection to zero; reinitialise without it"
-                )
-            for consumer in consumers:
-                axis, indices = self._outgoing_entries(layer, consumer, neurons)
-                touches.append(Touch(f"{names[id(consumer)]}.weight", axis, tuple(indices.tolist()), "zero"))
-        return touches
+    def _fresh(self, plan: Plan) -> Plan:
+        """The plan, made anew when the structure has changed since."""
+        parts = [part for part in plan.parts or (plan,) if part.change is not None]
+        same = all(part.structure is self.network.structure for part in parts)
+        return plan if same and plan.version == self._version else self.plan(plan.edit)
 
-    def _renewed_followers(self, edit: Reinitialize, layer: NeuronLayer) -> list[nn.Module]:
-        # A perturbation keeps what the neuron is about, so its normalisation stays.
-        return self.network.dependencies.followers(layer) if edit.perturbation_ratio is None else []
+    def _rehearsed(self, edit: Several) -> list[Plan]:
+        """The plans of the parts, each made when those before it were done; all is put back."""
+        parts = self._together(edit, tuple(self._plan(part) for part in edit.edits), ())
+        with Transaction(self.network, self.optimizer) as tx:
+            tx.on_failure(self._structure_changed)
+            return self._perform(tx, parts, 0, UndoLog())
 
-    def _outgoing_entries(
-        self, layer: NeuronLayer, consumer: NeuronLayer, neurons: tuple[int, ...]
-    ) -> tuple[int, torch.Tensor]:
-        dependencies = self.network.dependencies
-        if len(dependencies.producers(consumer)) > 1:
-            names = {id(m): n for n, m in self.network.named_modules()}
-            joined = ", ".join(names[id(p)] for p in dependencies.producers(consumer) if p is not layer)
-            raise Refused(
-                f"{names[id(consumer)]} gets these neurons joined with those of {joined}, so that zeroing their "
-                "outgoing connections would take away more than what they contribute; reinitialise without it"
-            )
-        return outgoing_entries(layer, consumer, neurons, dependencies.positions(layer, consumer))
+    def _perform(self, tx: Transaction, plan: Plan, seed: int, log: UndoLog) -> list[Plan]:
+        """Answers the plans of what was done."""
+        if not plan.parts:
+            self._perform_one(tx, plan, seed, log)
+            return [plan]
+        numbering, done = _Numbering(), []
+        for number, part in enumerate(plan.parts):
+            edit = numbering.renumbered(part, self.network)
+            if edit is None:
+                continue
+            again = self._plan(edit) if numbering.moved else part
+            self._perform_one(tx, again, mix(seed, number), log)
+            numbering.follow(again.change, self.network)
+            done.append(again)
+        return done
 
-    @torch.no_grad()
-    def _reinitialize(self, plan: Plan, layer: NeuronLayer, index: torch.Tensor, seed: int) -> Applied:
+    def _perform_one(self, tx: Transaction, plan: Plan, seed: int, log: UndoLog) -> None:
         edit = plan.edit
-        assert isinstance(edit, Reinitialize)
-        # Everything new is made before anything is touched: from the first copy on nothing can fail.
-        with seeded(seed):
-            if edit.perturbation_ratio is None:
-                fresh = {k: v.index_select(0, index.to(v.device)) for k, v in layer.own_initialization().items()}
-            else:
-                fresh = perturbed(layer, index, edit.perturbation_ratio)
-        writes: list[Write] = [
-            (f"{plan.layer}.{name}", dict(layer.named_parameters(recurse=False))[name], 0, index, value)
-            for name, value in fresh.items()
-        ]
-        names = {id(m): n for n, m in self.network.named_modules()}
-        for follower in self._renewed_followers(edit, layer):
-            for key, tensor, neutral in neutral_values(follower, layer.neuron_count):
-                value = torch.full_like(tensor.index_select(0, index.to(tensor.device)), neutral)
-                writes.append((f"{names[id(follower)]}.{key}", tensor, 0, index, value))
-        if edit.zero_outgoing:
-            for consumer in self.network.consumers(layer):
-                axis, columns = self._outgoing_entries(layer, consumer, plan.neurons)
-                old = consumer.weight.index_select(axis, columns.to(consumer.weight.device))
-                name = f"{names[id(consumer)]}.weight"
-                writes.append((name, consumer.weight, axis, columns, torch.zeros_like(old)))
-        undo, arrays = self._what_undoes(layer, plan.neurons, writes)
-        for _, tensor, axis, where, value in writes:
-            tensor.index_copy_(axis, where.to(tensor.device), value)
-            if isinstance(tensor, nn.Parameter) and self.optimizer.holds(tensor):
-                self.optimizer.renew(tensor, axis, where)
-        layer.train_dataset_tracker.reset(plan.neurons)
-        layer.eval_dataset_tracker.reset(plan.neurons)
-        return Applied(plan, undo, arrays)
+        # Setting all random states aside and back costs as much as removing a neuron.
+        with seeded(seed) if isinstance(edit, (AddNeurons, Reinitialize)) else nullcontext():
+            if plan.change is not None:
+                skip = isinstance(edit, AddNeurons) and edit.skip_initialization
+                edits_structure.make(tx, plan.change, log, skip_initialization=skip)
+                return
+            _, layer = self.network.find_layer(plan.layer)
+            flags = edits_values.flag_changes(edit, plan.layer, layer, plan.neurons)
+            if flags:
+                edits_values.set_flags(tx, plan.layer, layer, flags, log)
+                return
+            planned = edits_values.overwrites(edit, self.network, plan.layer, layer, plan.neurons)
+            # Everything new is made before anything is touched.
+            values = edits_values.new_values(edit, layer, plan.neurons, planned)
+        for entries, value in zip(planned, values, strict=True):
+            edits_values.overwrite(tx, entries, value, log)
+        if isinstance(edit, Reinitialize):
+            edits_values.forget(tx, plan.layer, layer, plan.neurons, log)
 
-    def _what_undoes(
-        self, layer: NeuronLayer, neurons: tuple[int, ...], writes: list[Write]
-    ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-        """(JSON, arrays) of everything that is about to be overwritten. Arrays by "tensor@axis" for values,
-        "tensor@axis#key" for optimizer entries, "young/n/..." for entries that were young already, and "train/..." and
-        "eval/..." for the neurons' statistics."""
-        arrays: dict[str, np.ndarray] = {}
-        young = [entry for entry in self.optimizer.state_dict() if entry["parameter"] in {name for name, *_ in writes}]
-        for name, tensor, axis, where, _ in writes:
-            arrays[f"{name}@{axis}"] = _as_array(tensor.index_select(axis, where.to(tensor.device)))
-            if isinstance(tensor, nn.Parameter):
-                for key, value in self.optimizer.entries(tensor, axis, where).items():
-                    arrays[f"{name}@{axis}#{key}"] = _as_array(value)
-        for number, entry in enumerate(young):
-            arrays[f"young/{number}/indices"] = _as_array(entry["indices"])
-            for key, value in entry["scalars"].items():
-                arrays[f"young/{number}/{key}"] = _as_array(torch.as_tensor(value))
-        for split, tracker in (("train", layer.train_dataset_tracker), ("eval", layer.eval_dataset_tracker)):
-            state, index = tracker.state_dict(), torch.as_tensor(neurons, dtype=torch.int64)
-            arrays[f"{split}/triggers"] = _as_array(state["triggers"][index])
-            arrays[f"{split}/reset_at"] = _as_array(state["reset_at"][index])
-        undo = {
-            "indices": {f"{name}@{axis}": where.tolist() for name, _, axis, where, _ in writes},
-            "young": [{key: entry[key] for key in ("parameter", "axis", "steps")} for entry in young],
-        }
-        return undo, arrays
+    # -- planning ------------------------------------------------------------------------------------
 
-
-def outgoing_entries(
-    layer: NeuronLayer, consumer: NeuronLayer, neurons: tuple[int, ...], positions: int | None
-) -> tuple[int, torch.Tensor]:
-    """(axis, indices) of the consumer's weight that the layer's neurons feed, each flattened from so many positions
-    (None: unknown). Raises Refused where they cannot be told apart."""
-    if getattr(consumer, "groups", 1) != 1:
-        raise Refused("the next layer is a grouped convolution, whose connections cannot be zeroed by neuron yet")
-    if positions is None:
-        raise Refused(
-            f"the next layer's {consumer.incoming_neuron_count} inputs do not fit this layer's {layer.neuron_count} "
-            "neurons one by one (a concatenation, or a view), so that its connections cannot be zeroed by neuron yet"
-        )
-    index = torch.as_tensor(neurons, dtype=torch.int64)
-    position = torch.arange(positions)
-    if layer.features_last:  # a linear layer's sequence is flattened position by position, an image channel by channel
-        return 1, (position * layer.neuron_count + index[:, None]).flatten()
-    return 1, (index[:, None] * positions + position).flatten()
-
-
-def neutral_values(normalisation: nn.Module, neurons: int) -> list[tuple[str, torch.Tensor, float]]:
-    """(name, tensor, value) of what a normalisation has for each neuron, and where it starts: gain 1, shift 0, running
-    statistics of mean 0 and variance 1."""
-    found = []
-    for key, value in (("weight", 1.0), ("bias", 0.0), ("running_mean", 0.0), ("running_var", 1.0)):
-        tensor = getattr(normalisation, key, None)
-        if isinstance(tensor, torch.Tensor) and has_rows(tensor, neurons):
-            found.append((key, tensor, value))
-    return found
-
-
-def perturbed(layer: NeuronLayer, index: torch.Tensor, ratio: float) -> dict[str, torch.Tensor]:
-    """Rows `index` of the layer's parameters, each entry times 1 + u, u uniform in (-ratio, ratio), drawn on the CPU
-    from the global random state, so that the same seed gives the same on every device."""
-    fresh = {}
-    for name, value in layer.named_parameters(recurse=False):
-        rows = value.detach().index_select(0, index.to(value.device))
-        u = (torch.rand(rows.shape, dtype=torch.float64) * 2 - 1) * ratio
-        fresh[name] = (rows.to(torch.float64) * (1 + u.to(rows.device))).to(rows.dtype)
-    return fresh
-
-
-def _as_array(tensor: torch.Tensor) -> np.ndarray:
-    # NumPy has no bfloat16; float32 holds each of its values exactly.
-    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).cpu().numpy()
-
-
-def _flag_change(edit: NeuronEdit) -> str:
-    if isinstance(edit, SetLearningRate):
-        return f"updates times {edit.rate:g}"
-    return "no updates, normalisation gain and shift included" if isinstance(edit, Freeze) else "updates again"
-
-
-def _ranges(indices: tuple[int, ...]) -> str:
-    """3, 5-9 and so on; at most eight pieces."""
-    pieces: list[list[int]] = []
-    for i in sorted(indices):
-        if pieces and i == pieces[-1][1] + 1:
-            pieces[-1][1] = i
+    def _plan(self, edit: NeuronEdit) -> Plan:
+        name, layer = self.network.find_layer(edit.layer)
+        if isinstance(edit, STRUCTURAL):
+            return self._plan_structure(edit, name, layer)
+        neurons = self._neurons(edit, name, layer)
+        flags = edits_values.flag_changes(edit, name, layer, neurons)
+        if flags:
+            touches = [Touch(f"{name}.{flag.attribute}", 0, flag.indices, flag.change) for flag in flags]
         else:
-            pieces.append([i, i])
-    text = [f"{a}" if a == b else f"{a}-{b}" for a, b in pieces]
-    return ", ".join(text[:8]) + (f" and {len(text) - 8} more ranges" if len(text) > 8 else "")
+            if isinstance(edit, Reinitialize):
+                self.optimizer.check_renewable()
+            touches = [_touch(each) for each in edits_values.overwrites(edit, self.network, name, layer, neurons)]
+        notes = self._notes(layer, name) if isinstance(edit, Reinitialize) and edit.perturbation_ratio is None else ()
+        count = self.network.get_parameter_count()
+        return Plan(
+            edit.at(name, neurons), name, neurons, tuple(touches), count, count, notes=notes, version=self._version
+        )
+
+    def _neurons(self, edit: NeuronEdit, name: str, layer: NeuronLayer) -> tuple[int, ...]:
+        """The neurons an edit is about, checked."""
+        if isinstance(edit, FreezeIncoming):
+            count = len(layer.incoming_frozen)
+            if not count:
+                raise Refused(f"{name} has no incoming neurons to freeze")
+            return _within(edit.neurons or tuple(range(count)), count, f"incoming neuron of {name}")
+        if isinstance(edit, Unfreeze) and edit.neurons:
+            # The numbers mean neurons and incoming neurons alike.
+            return _within(edit.neurons, max(layer.neuron_count, len(layer.incoming_frozen)), f"neuron of {name}")
+        neurons = edit.neurons or tuple(range(layer.neuron_count))
+        layer.check_neurons(neurons)
+        return neurons
+
+    def _plan_structure(self, edit: NeuronEdit, name: str, layer: NeuronLayer) -> Plan:
+        self.optimizer.check_renewable()
+        structure = self.network.structure
+        notes: tuple[str, ...] = ()
+        match edit:
+            case RemoveNeurons():
+                layer.check_neurons(edit.neurons)
+                if not edit.neurons or len(edit.neurons) >= layer.neuron_count:
+                    raise Refused(
+                        f"this would remove all {layer.neuron_count} neurons of {name}; name some of them, and leave "
+                        "at least one"
+                    )
+                change = structure.removal(name, edit.neurons)
+                edit = edit.at(name, edit.neurons)
+            case AddNeurons():
+                change = structure.addition(name, edit.count)
+                notes = () if edit.skip_initialization else self._notes(layer, name)
+                edit = edit.at(name, ())
+            case SortByStat():
+                order = edit.neurons or sorted_order(layer, edit.statistic, descending=edit.descending)
+                if sorted(order) != list(range(layer.neuron_count)):
+                    raise Invalid(f"an order of the neurons of {name} names each of the {layer.neuron_count} once")
+                change = structure.reordering(name, order)
+                edit = edit.at(name, order)
+        if change.inexact and not getattr(edit, "allow_inexact", False):
+            raise Refused(
+                f"the network's function would change by more than what is removed or added: "
+                f"{'; '.join(change.inexact)}; say allow_inexact to do it all the same"
+            )
+        return Plan(
+            edit, name, edit.neurons, _touches(change), change.parameters_before, change.parameters_after,
+            change.multiply_adds_before, change.multiply_adds_after, change.inexact, notes,
+            {key: tuple(int(i) for i in found) for key, found in change.neurons.items()},
+            change=change, version=self._version, structure=structure,
+        )  # fmt: skip
+
+    def _notes(self, layer: NeuronLayer, name: str) -> tuple[str, ...]:
+        return () if has_own(layer) else (without_own(name),)
+
+    def _together(self, edit: Several, parts: tuple[Plan, ...], rehearsed: Sequence[Plan]) -> Plan:
+        first, last = parts[0], rehearsed[-1] if rehearsed else parts[-1]
+        return Plan(
+            replace(edit, edits=tuple(part.edit for part in parts)), "", (),
+            tuple(touch for part in parts for touch in part.touches),
+            first.parameters_before, last.parameters_after, first.multiply_adds_before, last.multiply_adds_after,
+            tuple(dict.fromkeys(reason for part in rehearsed or parts for reason in part.inexact)),
+            tuple(dict.fromkeys(note for part in parts for note in part.notes)),
+            parts=parts, version=self._version,
+        )  # fmt: skip
+
+
+class _Numbering:
+    """Where the neurons of before are, while several edits of structure are made one after the other."""
+
+    def __init__(self) -> None:
+        self.moved = False
+        self._old: dict[str, np.ndarray] = {}
+
+    def renumbered(self, part: Plan, network: NetworkWithOps) -> NeuronEdit | None:
+        """The part's edit in the present numbers; None where all its neurons went with others already."""
+        old = self._old.get(part.layer)
+        if old is None or isinstance(part.edit, AddNeurons):
+            return part.edit
+        if isinstance(part.edit, SortByStat):
+            return part.edit.at(part.layer, ())  # by the statistic of those that are there now
+        if isinstance(part.edit, FreezeIncoming):
+            return part.edit
+        wanted = np.isin(old, np.array(part.neurons))
+        places = {int(number): place for place, number in enumerate(old) if wanted[place]}
+        present = [number for number in part.neurons if number in places]
+        if not present:
+            return None
+        return part.edit.at(part.layer, tuple(places[number] for number in present))
+
+    def follow(self, change: Change | None, network: NetworkWithOps) -> None:
+        """A part was applied."""
+        if change is None:
+            return
+        self.moved = True
+        for name, known in network.structure.layers.items():
+            for axis in change.axes:
+                if (axis.tensor, axis.axis) == (known.weight, known.out_axis):
+                    source = axis.source
+                    old = self._old.get(name)
+                    found = source if old is None else np.where(source >= 0, old[np.maximum(source, 0)], -1)
+                    self._old[name] = np.asarray(found)
+
+
+_TAKE_BACK = {
+    "change": edits_structure.unmake,
+    "flags": edits_values.unset_flags,
+    "overwrite": edits_values.put_back,
+    "records": edits_values.remember,
+}
+
+
+def _structural(plan: Plan) -> bool:
+    return any(part.change is not None for part in (plan.parts or (plan,)))
+
+
+def _within(neurons: tuple[int, ...], count: int, what: str) -> tuple[int, ...]:
+    wrong = [i for i in neurons if not 0 <= i < count]
+    if wrong:
+        raise NotFound(f"no {what} has the number {wrong[0]}: there are {count}, numbered from 0")
+    return neurons
+
+
+def _touch(planned: Overwrite) -> Touch:
+    (axis, indices), *others = planned.where.items()
+    return Touch(planned.tensor, axis, indices, planned.change, dict(others))
+
+
+def _touches(change: Change) -> tuple[Touch, ...]:
+    found = []
+    for axis in change.axes:
+        if change.kind == "reorder":
+            moved = np.flatnonzero(axis.source != np.arange(len(axis.source)))
+            text = "reordered"
+        elif change.kind == "add":
+            moved, text = axis.added, f"added, {axis.fill.value}"
+        else:
+            moved, text = np.flatnonzero(inverted(axis.source, axis.size) < 0), "removed"
+        found.append(Touch(axis.tensor, axis.axis, tuple(moved.tolist()), text))
+    return tuple(found)

@@ -1,19 +1,20 @@
-"""What neurons did: how often each one triggered, in training and in evaluation.
-
-A neuron triggers where it is positive on the tensor that the next weighted layer consumes. Over an image or a
-sequence the share of positive positions counts, so that a trigger rate lies in [0, 1] for every layer type.
-"""
+"""How the layers of one network agree on what is counted, and when it counts."""
 
 from __future__ import annotations
 
 import enum
-import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from graybox.errors import Invalid
+from graybox.observation import InputColumns, Layout, Observation, SampleBatch, trigger_shares
+from graybox.triggers_tracker import TriggersTracker, TriggersTrackerClazzAndSampleID
+
+__all__ = [
+    "InputColumns", "Layout", "Ledger", "RecordSettings", "StatisticsLevel", "Tally", "TrackingMode",
+    "TriggersTracker", "TriggersTrackerClazzAndSampleID", "add_tracked_attrs_to_input_tensor", "trigger_shares",
+]  # fmt: skip
 
 
 class TrackingMode(enum.Enum):
@@ -22,6 +23,35 @@ class TrackingMode(enum.Enum):
     DISABLED = 0
     TRAIN = 1
     EVAL = 2
+
+
+class StatisticsLevel(enum.Enum):
+    """How much is worked out of a batch."""
+
+    TRIGGERS = "triggers"
+    """Trigger rates and ages alone: the cheapest."""
+    ALL = "all"
+    """Means and deviations, rates per class, exciting samples, and which neurons do the same."""
+
+
+@dataclass(frozen=True)
+class RecordSettings:
+    """What is recorded of a network's neurons while it trains.
+
+    level: how much. every: on each so many-th training step (an evaluation counts every batch); what is not counted
+    still ages the neurons. classes: labels in [0, classes) get a trigger rate each; 0 for none. Each takes 16 bytes
+    per neuron, in training and in evaluation.
+    """
+
+    level: StatisticsLevel = StatisticsLevel.ALL
+    every: int = 1
+    classes: int = 0
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise Invalid(f"neurons are recorded on every so many-th step, 1 or more, not {self.every}")
+        if self.classes < 0:
+            raise Invalid(f"the number of classes is 0 or more, not {self.classes}")
 
 
 def add_tracked_attrs_to_input_tensor(
@@ -33,91 +63,78 @@ def add_tracked_attrs_to_input_tensor(
     return tensor
 
 
-class Scratch:
-    """A reusable float buffer per device: counting into it is several times faster than summing booleans."""
-
-    def __init__(self) -> None:
-        self._buffers: dict[torch.device, torch.Tensor] = {}
-
-    def like(self, tensor: torch.Tensor) -> torch.Tensor:
-        """An uninitialised float32 tensor of the same shape and device, valid until the next call."""
-        count = tensor.numel()
-        buffer = self._buffers.get(tensor.device)
-        if buffer is None or buffer.numel() < count:
-            # Outside a user's inference mode, or the buffer could never be written to again outside of one.
-            with torch.inference_mode(False):
-                buffer = torch.empty(count, dtype=torch.float32, device=tensor.device)
-            self._buffers[tensor.device] = buffer
-        return buffer[:count].view(tensor.shape)
-
-
-_SCRATCH = Scratch()
-
-
-@torch.no_grad()
-def trigger_shares(
-    values: torch.Tensor, neurons: int, *, features_last: bool = False, flat_features_last: bool = False
-) -> torch.Tensor:
-    """Sum over the batch of each neuron's share of positive values; float64 [neurons], on the device of `values`.
-
-    values: [batch, neurons, ...] (a convolution's side), or with features_last [batch, ..., neurons] (a linear layer's
-        side); or [batch, neurons * positions], flattened from the former, with flat_features_last from the latter.
-    Raises Invalid when the shape does not fit the number of neurons. Never waits for the device.
-    """
-    if features_last and values.dim() > 2:
-        if values.shape[-1] != neurons:
-            raise Invalid(f"a tensor of shape {tuple(values.shape)} does not end in {neurons} neurons")
-        values = values.transpose(1, -1)
-    elif values.dim() == 2 and values.shape[1] != neurons:
-        if neurons == 0 or values.shape[1] % neurons:
-            raise Invalid(f"{values.shape[1]} features cannot be flattened from {neurons} neurons")
-        batch, positions = values.shape[0], values.shape[1] // neurons
-        if flat_features_last:
-            values = values.reshape(batch, positions, neurons).transpose(1, 2)
-        else:
-            values = values.reshape(batch, neurons, positions)
-    elif values.dim() < 2 or values.shape[1] != neurons:
-        raise Invalid(f"a tensor of shape {tuple(values.shape)} does not have {neurons} neurons in dimension 1")
-    positive = torch.gt(values, 0, out=_SCRATCH.like(values))
-    if positive.dim() == 2:
-        return positive.sum(0, dtype=torch.float64)
-    positions = math.prod(values.shape[2:])
-    # Positions first: contiguous, and exact in float32 up to 2**24 positions; the rest in float64.
-    return positive.flatten(2).sum(2).sum(0, dtype=torch.float64).div_(positions)
+Waiting = tuple[TriggersTracker, Observation]
 
 
 class Ledger:
-    """Where the layers of one network look up the mode, and leave their counts until a step is complete."""
+    """Where the layers of one network look up what to record, and leave it until a step is complete."""
 
     def __init__(self) -> None:
         self.mode = TrackingMode.DISABLED
+        self.settings = RecordSettings()
+        self.batch: SampleBatch | None = None
+        """Which samples the present forward pass is about."""
         self.prediction_registered = False
         # Grows with every change of a freeze or a per-neuron learning rate, so that the optimizer notices.
         self.flags_version = 0
+        self._step = 0
         self._holding = False
-        self._pending: list[tuple[TriggersTracker, torch.Tensor, int]] = []
+        self._pending: list[Waiting] = []
+
+    @property
+    def due(self) -> bool:
+        """Whether the present pass is measured, or only ages the neurons."""
+        return self.mode is TrackingMode.EVAL or self._step % self.settings.every == 0
+
+    @property
+    def everything(self) -> bool:
+        """Whether all statistics are wanted, not only triggers."""
+        return self.settings.level is StatisticsLevel.ALL
+
+    def samples_are(self, ids: torch.Tensor | None, labels: torch.Tensor | None = None) -> None:
+        """Say which samples the next forward pass is about, as `SampleBatch.of` takes them. Never waits."""
+        wanted = self.everything and self.due and self.mode is not TrackingMode.DISABLED
+        self.batch = SampleBatch.of(ids, labels, self.settings.classes) if wanted else None
+
+    def samples_of(self, tensor: torch.Tensor) -> None:
+        """The same, from what `add_tracked_attrs_to_input_tensor` attached."""
+        self.samples_are(getattr(tensor, "in_id_batch", None), getattr(tensor, "label_batch", None))
+
+    def post(self, tracker: TriggersTracker, found: Observation) -> None:
+        """Add what a batch did to a tracker, at once or when `commit` comes."""
+        if self._holding:
+            self._pending.append((tracker, found))
+        else:
+            tracker.observe(found)
 
     def add(self, tracker: TriggersTracker, shares: torch.Tensor, samples: int) -> None:
         """Add sums of shares (float64 [n]) over so many samples, at once or when `commit` comes."""
-        if self._holding:
-            self._pending.append((tracker, shares, samples))
-        else:
-            tracker.add(shares, samples)
+        self.post(tracker, Observation(samples, samples, shares))
 
-    def hold(self) -> None:
-        """From now on counts wait for `commit`, so that a failed step leaves none."""
+    def hold(self, step: int | None = None) -> None:
+        """From now on counts wait for `commit`, so that a failed step leaves none. step: how many were made before,
+        which says whether this one is measured; without it they are counted here."""
         self._pending.clear()
         self._holding = True
         self.prediction_registered = False
+        self.batch = None
+        if step is not None:
+            self._step = step
 
     def commit(self) -> None:
         """Add what waited, and count at once again."""
-        for tracker, shares, samples in self._pending:
-            tracker.add(shares, samples)
+        for tracker, found in self._pending:
+            tracker.observe(found)
+        if self.mode is not TrackingMode.EVAL:
+            self._step += 1
         self.drop()
 
     def take(self) -> list[tuple[TriggersTracker, torch.Tensor, int]]:
-        """What waited, for the caller to add later; count at once again."""
+        """The shares that waited, for the caller to add later; count at once again. `take_all` answers the rest too."""
+        return [(tracker, found.shares, found.seen) for tracker, found in self.take_all() if found.shares is not None]
+
+    def take_all(self) -> list[Waiting]:
+        """What waited, for a `Tally`; count at once again."""
         waited = list(self._pending)
         self.drop()
         return waited
@@ -126,85 +143,24 @@ class Ledger:
         """Forget what waited, and count at once again."""
         self._pending.clear()
         self._holding = False
+        self.batch = None
 
 
-class TriggersTracker:
-    """Counts of one layer's triggers, for one of training and evaluation.
+class Tally:
+    """What many batches did, added up beside the trackers until they are complete: an evaluation counts whole."""
 
-    triggers: float64 [n], sum of shares; samples: how many samples were seen; a neuron's age counts those since its
-    last reset.
-    """
+    def __init__(self) -> None:
+        self._beside: dict[int, tuple[TriggersTracker, TriggersTracker]] = {}
 
-    def __init__(self, number_of_neurons: int, device: torch.device | str | None = None) -> None:
-        self.number_of_neurons = number_of_neurons
-        self.triggers = torch.zeros(number_of_neurons, dtype=torch.float64, device=device)
-        self.samples = 0
-        self._reset_at = torch.zeros(number_of_neurons, dtype=torch.int64)
+    def add(self, waited: list[Waiting]) -> None:
+        """Add what `Ledger.take_all` answered."""
+        for tracker, found in waited:
+            if id(tracker) not in self._beside:
+                self._beside[id(tracker)] = (tracker, tracker.empty())
+            self._beside[id(tracker)][1].observe(found)
 
-    def update(self, tensor: torch.Tensor) -> None:
-        """Count a batch: values [batch, n, ...]; a positive value is a trigger."""
-        self.add(trigger_shares(tensor, self.number_of_neurons), tensor.shape[0])
-
-    def add(self, shares: torch.Tensor, samples: int) -> None:
-        """Add sums of shares (float64 [n]) over so many samples."""
-        if self.triggers.device != shares.device:
-            with torch.inference_mode(False):
-                self.triggers = self.triggers.to(shares.device)
-        self.triggers += shares
-        self.samples += samples
-
-    def get_neuron_number(self) -> int:
-        return self.number_of_neurons
-
-    def get_neuron_triggers(self, neuron: int) -> float:
-        """Sum of trigger shares since the neuron's last reset. Waits for the device."""
-        return float(self.triggers[neuron])
-
-    def get_neuron_age(self, neuron: int) -> int:
-        """Samples seen since the neuron's last reset."""
-        return self.samples - int(self._reset_at[neuron])
-
-    def get_neuron_stats(self, neuron: int) -> float:
-        """The neuron's trigger rate in [0, 1]; 0 when it has seen nothing. Waits for the device."""
-        age = self.get_neuron_age(neuron)
-        return self.get_neuron_triggers(neuron) / age if age else 0.0
-
-    def ages(self) -> torch.Tensor:
-        """Samples per neuron, int64 [n], on the CPU."""
-        return self.samples - self._reset_at
-
-    def rates(self) -> torch.Tensor:
-        """Trigger rates, float64 [n], on the CPU, 0 where nothing was seen. Waits for the device."""
-        ages = self.ages()
-        rates = self.triggers.cpu() / ages.clamp(min=1)
-        return torch.where(ages > 0, rates, torch.zeros_like(rates)).clamp_(0.0, 1.0)
-
-    def reset(self, neurons: Iterable[int] | None = None) -> None:
-        """Forget what the given neurons (None: all) did."""
-        index = torch.arange(self.number_of_neurons) if neurons is None else torch.as_tensor(sorted(neurons))
-        if index.numel():
-            self.triggers[index.to(self.triggers.device)] = 0.0
-            self._reset_at[index] = self.samples
-
-    def state_dict(self) -> dict[str, Any]:
-        """Copies on the CPU: `triggers` float64 [n], `reset_at` int64 [n], `samples` int."""
-        return {"triggers": self.triggers.cpu().clone(), "reset_at": self._reset_at.clone(), "samples": self.samples}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` answered. Raises Invalid when the number of neurons differs."""
-        if state["triggers"].shape[0] != self.number_of_neurons:
-            raise Invalid(f"statistics of {state['triggers'].shape[0]} neurons do not fit {self.number_of_neurons}")
-        self.triggers = state["triggers"].to(self.triggers.device, copy=True)
-        self._reset_at = state["reset_at"].clone()
-        self.samples = int(state["samples"])
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, TriggersTracker):
-            return NotImplemented
-        return (
-            self.samples == other.samples
-            and torch.equal(self._reset_at, other._reset_at)
-            and torch.equal(self.triggers.cpu(), other.triggers.cpu())
-        )
-
-    __hash__ = None  # type: ignore[assignment]  # mutable, compared by value
+    def commit(self) -> None:
+        """Add it all to the trackers, and start anew. Never waits for the device."""
+        for tracker, beside in self._beside.values():
+            tracker.merge(beside)
+        self._beside.clear()

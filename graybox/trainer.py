@@ -25,6 +25,7 @@ from graybox.failures import describe_error
 from graybox.hyper_parameters import describe_all
 from graybox.inspection import read_activations, read_sample, read_weights
 from graybox.interventions import Intervention, Interventions, Performed
+from graybox.neuron_interventions import dry_run
 from graybox.neuron_window import NeuronWindow
 from graybox.recovery import Recovery, begin_recovery
 from graybox.session import Session
@@ -170,6 +171,7 @@ class Trainer:
                 self._keeper.save("automatic")
             elif session.steps_left > 0:
                 session.train_one_step()
+                session.experiment.call_back(session.step)
             else:
                 return False
         except Exception as error:  # whatever a step raises is shown, wherever a user looks
@@ -243,9 +245,8 @@ class Trainer:
                 value = read_sample(self.session, command.split, command.sample_id)
                 return lambda: future.set_result(Outcome(f"Sample {command.sample_id}", value=value))
             case EditNeurons(dry_run=True):
-                plan = self.session.surgeon.plan(command.edit)
-                message = f"Would change {plan.layer}; nothing was done"
-                return lambda: future.set_result(Outcome(message, value=str(plan)))
+                plan = dry_run(self.session, command)
+                return lambda: future.set_result(Outcome(f"Nothing was done; it would be: {plan.summary}", value=plan))
             case SaveCheckpoint():
                 return self._save_checkpoint(command, waiting)
         intervention = self._interventions.resolve(command)

@@ -65,10 +65,11 @@ class TrainingStep:
         age = model.get_age()
         self._keep_buffers()
         model.set_tracking_mode(TrackingMode.TRAIN)
-        model.ledger.hold()
+        model.ledger.hold(step)
         try:
             seed_everything(mix(self._step_seed, step))
             inputs, target = split_batch(experiment, batch.data, batch.rows)
+            model.ledger.samples_are(batch.rows, target if isinstance(target, torch.Tensor) else None)
             result = experiment.task.evaluate(model(inputs), target)
             if result.predictions is not None:
                 model.register_prediction(result.predictions, result.classes)

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import grpc
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from graybox.cli.arguments import free_port
 from graybox.proto import experiment_service_pb2 as pb
@@ -100,12 +100,28 @@ def photograph(browser: Browser, stage: Stage, folder: Path) -> None:
                     page.wait_for_selector("#graph-loss .scatterlayer .trace", timeout=60_000)
                 if shown == "model":
                     page.click("#layer-2", timeout=60_000)
+                    page.click("#neuron-tile-4")
                 if shown == "data":
                     page.locator("#samples-grid [row-id^='train/'] [col-id='sample_id']").first.click(timeout=60_000)
                 page.wait_for_timeout(3_000)
                 page.screenshot(path=folder / f"{shown}_{scheme}{name}.png")
                 print(f"{shown}_{scheme}{name}.png", flush=True)
+                if shown == "model":
+                    photograph_plan(page, folder / f"plan_{scheme}{name}.png")
             context.close()
+
+
+def photograph_plan(page: Page, target: Path) -> None:
+    """The dialog before neurons are removed, with the change of the logits measured; nothing is applied."""
+    page.click("#neuron-tile-5")
+    page.click("#remove-neurons")
+    page.wait_for_selector("#edit-exact", timeout=60_000)
+    page.click("#edit-measure")
+    page.wait_for_function("document.getElementById('edit-measured').textContent", timeout=60_000)
+    page.wait_for_timeout(500)
+    page.screenshot(path=target)
+    print(target.name, flush=True)
+    page.click("#edit-cancel")
 
 
 def main() -> None:

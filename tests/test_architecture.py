@@ -25,6 +25,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 # folder of graybox ("" is the core): what none of its files may import, at any depth.
 FORBIDDEN = {
     "": ["graybox.service", "graybox.dashboard", "graybox.cli"],
+    "structure": ["graybox.service", "graybox.dashboard", "graybox.cli", "graybox.store"],
     "store": ["torch", "torchvision", "grpc", "dash", "graybox"],
     "service": ["torch", "torchvision", "dash", "graybox.dashboard", "graybox.cli"],
     "dashboard": ["torch", "torchvision", "graybox"],
@@ -38,7 +39,7 @@ ALLOWED = {
     "proto": ["graybox.proto"],
 }
 # Core modules that the torch-free halves import, so that they must be torch-free themselves.
-TORCH_FREE = ["commands", "errors", "neuron_ops", "snapshot"]
+TORCH_FREE = ["commands", "errors", "neuron_ops", "plan_summary", "snapshot"]
 
 
 def modules() -> list[Path]:

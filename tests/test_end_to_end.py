@@ -144,6 +144,7 @@ def test_the_main_job(page: Page, tmp_path: Path, free_port: Callable[[], int]) 
         pauses(page, client)
         frozen = freezes_a_neuron(page, client)
         reinitialises_another(page, client)
+        removes_neurons_and_takes_it_back(page, client)
         changes_the_learning_rate(page, client)
         discarded = throws_out_a_sample(page, client)
         saved_step = saves_a_checkpoint(page, client)
@@ -211,6 +212,32 @@ def reinitialises_another(page: Page, client: Client) -> None:
     changed = [n for n in range(len(after)) if not np.array_equal(after[n], before[n])]
     assert changed == [5]
     assert client.neuron("0", 5).train_age == 0
+
+
+def removes_neurons_and_takes_it_back(page: Page, client: Client) -> None:
+    weights, following = client.weights("layer1"), client.weights("layer2")
+    page.click("#select-none")
+    page.click("#neuron-tile-1")
+    page.click("#neuron-tile-2")
+    page.click("#remove-neurons")
+    expect(page.locator("#edit-exact")).to_contain_text("Exact")
+    expect(page.locator("#edit-touches")).to_contain_text("layer2.weight")
+    page.click("#edit-measure")
+    expect(page.locator("#edit-measured")).to_contain_text("Logits move by up to")
+    assert np.array_equal(client.weights("layer1"), weights), "so far it was only looked at"
+    page.click("#edit-apply")
+    toast(page, "Removed neurons 1-2 of layer1")
+    left = [n for n in range(16) if n not in (1, 2)]
+    assert np.array_equal(client.weights("layer1"), weights[left])
+    assert np.array_equal(client.weights("layer2"), following[:, left])
+    expect(page.locator("#layer-title")).to_have_text("layer1 · 14 neurons")
+    page.click("#tab-history")
+    page.locator("#history-list .gb-undo").click()
+    toast(page, "Undid: Removed neurons 1-2 of layer1")
+    assert np.array_equal(client.weights("layer1"), weights)
+    assert np.array_equal(client.weights("layer2"), following)
+    told = [(entry.undo_state, entry.undoes) for entry in client.command(get_journal=True).journal_entries]
+    assert told[-3:] == [(pb.UNDO_NEXT, 0), (pb.UNDONE, 0), (pb.UNDO_STATE_UNSPECIFIED, len(told) - 1)]
 
 
 def changes_the_learning_rate(page: Page, client: Client) -> None:
@@ -282,7 +309,9 @@ def finds_everything_again(page: Page, client: Client, frozen: np.ndarray, disca
     assert client.sample("train", discarded).discarded
     assert np.array_equal(client.weights("layer1")[3], frozen)
     kinds = [entry.kind for entry in client.command(get_journal=True).journal_entries]
-    assert kinds == ["pause", "neuron_edit", "neuron_edit", "hp_change", "sample_discard", "resume"]
+    assert kinds == [
+        "pause", "neuron_edit", "neuron_edit", "neuron_edit", "undo", "hp_change", "sample_discard", "resume",
+    ]  # fmt: skip
 
 
 def goes_back(page: Page, client: Client, saved_step: int, frozen: np.ndarray) -> None:

@@ -43,10 +43,12 @@ def empty() -> TensorDataset:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": WithoutOps()}, "WithoutOps has no layer with neuron operations; build it with Conv2dWithNeuronOps"),
-        ({"model": nn.Linear(2, 2)}, "the model is a Linear; inherit from graybox.NetworkWithOps"),
-        ({"model": DropNet}, "the model is a type; inherit"),
-        ({"model": None}, "the model is a NoneType; inherit"),
+        ({"model": WithoutOps()}, "cannot be run on the example input: NotImplementedError"),
+        ({"model": nn.BatchNorm2d(1)}, "BatchNorm2d has no layer with neurons: no parameter that could be a weight"),
+        ({"model": nn.Linear(2, 2)}, "the network cannot be run on the example input: RuntimeError"),
+        ({"model": nn.Bilinear(4, 4, 2), "example_input": (torch.ones(1, 4),) * 3}, "cannot be run on the example"),
+        ({"model": DropNet}, "the model is a type; pass a torch.nn.Module"),
+        ({"model": None}, "the model is a NoneType; pass a torch.nn.Module"),
         ({"train_dataset": empty()}, "the train data set is empty; it needs at least one sample"),
         ({"eval_dataset": empty()}, "the val data set is empty"),
         ({"test_dataset": []}, "the test data set is empty"),

@@ -27,12 +27,21 @@ from graybox.commands import (
     RestoreCheckpoint,
     Resume,
     SetHyperParameters,
+    Undo,
 )
 from graybox.experiment import Experiment
 from graybox.launch import Training, launch
 from graybox.model_with_ops import DepType, NetworkWithOps
 from graybox.modules_with_ops import BatchNorm2dWithNeuronOps, Conv2dWithNeuronOps, LinearWithNeuronOps
-from graybox.neuron_ops import Freeze, Reinitialize, SetLearningRate, Unfreeze
+from graybox.neuron_ops import (
+    AddNeurons,
+    Freeze,
+    Reinitialize,
+    RemoveNeurons,
+    SetLearningRate,
+    SortByStat,
+    Unfreeze,
+)
 from graybox.store.journal import Journal, JournalEntry
 from graybox.store.metrics import MetricStore
 from graybox.store.root import Root
@@ -72,21 +81,29 @@ def checkpoint_of_step(training: Training, step: int) -> str:
     return [record.id for record in training.stores.checkpoints.list() if record.step == step][-1]
 
 
-# At which step somebody does what, in this order. The restore goes back to step 30 and pauses; somebody resumes.
+# At which step somebody does what, in this order. The restore goes back to step 30 and pauses, with as many neurons as
+# there were then; somebody resumes.
 SCHEDULE: list[tuple[int, Callable[[Training], Command]]] = [
     (3, lambda _: EditNeurons(Freeze("conv", (1,)))),
     (7, lambda _: SetHyperParameters({"learning_rate": 0.02})),
     (7, lambda _: DiscardSamples((("train", "3"), ("train", "4")))),
     (13, lambda _: EditNeurons(Reinitialize("conv", (0, 2), zero_outgoing=True))),
+    (15, lambda _: EditNeurons(RemoveNeurons("conv", (2,)))),
     (18, lambda _: Pause()),
     (18, lambda _: SetHyperParameters({"batch_size": 11})),
     (18, lambda _: Resume()),
+    (21, lambda _: EditNeurons(AddNeurons("conv", count=2))),
     (25, lambda _: EditNeurons(SetLearningRate("out", (2,), 0.25))),
+    (27, lambda _: EditNeurons(SortByStat("conv"))),
+    (28, lambda _: Undo()),
     (33, lambda _: EditNeurons(Reinitialize("conv", (3,), perturbation_ratio=0.3))),
+    (35, lambda _: EditNeurons(RemoveNeurons("conv", (0, 4)))),
     (41, lambda training: RestoreCheckpoint(checkpoint_of_step(training, 30))),
     (30, lambda _: Resume()),
     (37, lambda _: DiscardSamples((("train", "3"),), discarded=False)),
     (37, lambda _: EditNeurons(Unfreeze("conv", (1,)))),
+    (44, lambda _: EditNeurons(RemoveNeurons("conv", (1, 3)))),
+    (47, lambda _: Undo()),
     (52, lambda _: EditNeurons(Reinitialize("out", (0,)))),
 ]
 

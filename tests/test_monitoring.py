@@ -4,9 +4,11 @@ from typing import Any
 
 import torch
 
+from graybox.data_samples_with_ops import DataSampleTrackingWrapper
 from graybox.model_with_ops import NetworkWithOps
-from graybox.monitoring import describe_network
+from graybox.monitoring import describe_network, describe_samples
 from graybox.tracking import TrackingMode
+from tests.small_experiments import toy_data
 from tests.small_networks import ChainNet, built
 
 
@@ -43,3 +45,15 @@ def test_a_network_that_saw_nothing_has_no_dead_neurons() -> None:
 
 def test_a_network_without_layers_is_described_too() -> None:
     assert describe_network(NetworkWithOps()).splitlines()[-1] == "0 parameters, age 0 samples"
+
+
+def test_one_line_per_split_with_what_its_samples_did() -> None:
+    train, val = DataSampleTrackingWrapper(toy_data(1_500)), DataSampleTrackingWrapper(toy_data(20))
+    assert describe_samples({"val": val}).splitlines()[1].split() == ["val", "20", "0", "0", "0", "-"]
+    labels = train.columns.label
+    train.update_batch_sample_stats(8, range(4), [0.5, 0.25, 1.0, float("nan")], [*labels[:3], (labels[3] + 1) % 3])
+    train.denylist_samples([7, 8])
+    head, *rows = describe_samples({"train": train, "val": val}).splitlines()
+    assert head.split() == ["split", "samples", "discarded", "seen", "wrong", "loss"]
+    assert rows[0].split() == ["train", "1,500", "2", "4", "1", "0.5833"]
+    assert rows[1].startswith("val    20 ") and rows[0].index("2") == head.index("discarded")

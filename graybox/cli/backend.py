@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         configure_logging()
         return run(arguments)
     except UserCodeFailed as failure:
-        sys.stderr.write(failure.details)
+        sys.stderr.write(failure.trace)
         return report("backend", failure)
     except GrayboxError as error:
         return report("backend", error)

@@ -24,11 +24,11 @@ DEFAULT_MODULE = "graybox.examples.digits"
 
 
 class UserCodeFailed(GrayboxError):
-    """The user's file raised. The message is one line; `details` the part of the traceback that is the user's."""
+    """The user's file raised. The message is one line; `trace` the part of the traceback that is the user's."""
 
-    def __init__(self, message: str, details: str = "") -> None:
+    def __init__(self, message: str, trace: str = "") -> None:
         super().__init__(message)
-        self.details = details
+        self.trace = trace
 
 
 def split_reference(reference: str) -> tuple[Path, str]:

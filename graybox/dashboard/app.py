@@ -22,6 +22,7 @@ from graybox.dashboard import (
     theme,
     toasts,
     transport,
+    undo,
 )
 from graybox.dashboard.hub import Hub
 from graybox.dashboard.pages import checkpoints, data, history, metrics, model
@@ -71,6 +72,7 @@ def create_app(hub: Hub) -> Dash:
     hyper_parameters.register(app, hub)
     navigation.register(app, hub)
     banner.register(app)
+    undo.register(app, hub)
     for page in _PAGES.values():
         register: Callable[[Dash, Hub], None] = page.register
         register(app, hub)
@@ -100,6 +102,7 @@ def layout() -> dmc.MantineProvider:
             toasts.container(),
             transport.status_feed(),
             navigation.feed(),
+            undo.feed(),
             html.Header([header.layout(), navigation.layout(), hyper_parameters.layout()], className="gb-header"),
             html.Main([banner.layout(), *panels], className="gb-main"),
             header.status_bar(),

@@ -239,6 +239,22 @@ class Hub:
 
         return await self.cache.get(("layer", run_id, layer_id), self._patience(run_id), fetch)
 
+    async def neuron(self, run_id: str, layer_id: str, neuron: int) -> Answer[pb.LayerRepresentation]:
+        """One layer with one neuron, and all that is known of it. Raises CallFailed."""
+
+        async def fetch() -> pb.LayerRepresentation:
+            response = await self.link_for(run_id).command(
+                get_single_layer_info_id=layer_id,
+                single_layer_neuron_ids=[neuron],
+                with_neuron_details=True,
+                run_id=run_id,
+            )
+            if not response.layer_representations or not response.layer_representations[0].neurons:
+                raise CallFailed(response.message or f"there is no neuron {neuron} in layer {layer_id}")
+            return response.layer_representations[0]
+
+        return await self.cache.get(("neuron", run_id, layer_id, str(neuron)), self._patience(run_id), fetch)
+
     async def splits(self, run_id: str) -> list[str]:
         """The names of a run's splits. Raises CallFailed."""
 
@@ -259,18 +275,22 @@ class Hub:
         run_id: the run that the tab shows. The backend refuses it when it trains another one by now, so that a tab
         that has not heard of it yet does nothing to a run it does not show.
         """
+        request.command_id = uuid.uuid4().hex
+        try:
+            return await self.ask_live(run_id, method, request)
+        finally:
+            self.cache.drop()
+            await self.poll_status()
+
+    async def ask_live(self, run_id: str, method: str, request: Any) -> Any:
+        """Ask the live backend about the run that the tab shows what only a trainer can answer. Raises CallFailed."""
         if not self.connected:
             raise CallFailed(self.problem or self.waiting_message(), unreachable=True)
         if not run_id:
             raise CallFailed("this page does not know yet which run trains; try again in a moment")
         request.run_id = run_id
         request.actor = ACTOR
-        request.command_id = uuid.uuid4().hex
-        try:
-            return await self.live.call(method, request, COMMAND_TIMEOUT)
-        finally:
-            self.cache.drop()
-            await self.poll_status()
+        return await self.live.call(method, request, COMMAND_TIMEOUT)
 
     async def set_hyper_parameters(self, run_id: str, **changes: Any) -> pb.CommandResponse:
         """Change hyper-parameters of a run, all or none. Raises CallFailed."""

@@ -7,7 +7,7 @@ from typing import Any
 import dash_mantine_components as dmc
 from dash import ClientsideFunction, Dash, Input, Output, State, dcc, html
 
-from graybox.dashboard import ids, toasts
+from graybox.dashboard import ids, toasts, undo
 from graybox.dashboard.attributes import attributes
 from graybox.dashboard.client import CallFailed
 from graybox.dashboard.hub import Hub
@@ -113,7 +113,7 @@ def register(app: Dash, hub: Hub) -> None:
             return toasts.refused(str(error)), settled
         except CallFailed as failure:
             return toasts.failed(failure), settled
-        return toasts.answer(response), {**settled, "refused": not response.success}
+        return undo.done(response, given["run"]), {**settled, "refused": not response.success}
 
 
 def parse(name: str, text: str) -> float | int | str:

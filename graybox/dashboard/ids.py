@@ -10,11 +10,19 @@ data         samples-grid (rows: [row-id="<split>/<id>"]), filter-split, filter-
              filter-id, filter-min-loss, filter-max-loss, samples-count, samples-refresh, discard, restore-samples,
              sample-detail
 model        layer-<id>, neuron-tile-<n> (class neuron-tile, data-neuron, data-health, aria-pressed), neuron-grid,
-             select-all, select-none, select-dead, freeze, unfreeze, reinitialise, perturbation-ratio, zero-outgoing,
-             neuron-learning-rate, set-learning-rate
+             select-all, select-none, select-dead, select-redundant, select-options opens select-scope, select-health,
+             select-end, select-amount, select-unit, select-statistic, select-apply; freeze, freeze-options opens
+             freeze-bias, incoming-neurons, freeze-incoming; unfreeze; reinitialise, reinitialise-options opens
+             perturbation-ratio, zero-outgoing; zerofy, zerofy-options opens zerofy-incoming, zerofy-from-frozen,
+             zerofy-from-older; neuron-learning-rate, set-learning-rate; sort-neurons, sort-options opens
+             sort-statistic, sort-ascending; add-neurons, add-count; remove-neurons; columns-options opens
+             neuron-columns; neuron-detail with neuron-health-reason, neuron-classes, neuron-samples;
+             in the dialog before an edit of structure: edit-plan with edit-exact, edit-refused, edit-touches;
+             edit-measure, edit-measured, allow-inexact, edit-take-together, edit-cancel, edit-apply
 checkpoints  checkpoint-name, checkpoint-save, checkpoint-<id> (the row; in it .checkpoint-restore and
              .checkpoint-restore-weights), confirm-restore, cancel-restore, branch-tree
-history      history-list (rows: history-<sequence>)
+history      history-list (rows: history-<sequence>, data-undo: next, later, undone, gone or empty)
+undo         .gb-undo, in a toast and in the row of the history that is undone next
 """
 
 from __future__ import annotations
@@ -36,6 +44,12 @@ FOCUS = "focus"
 STATUS = "status"
 """Store: what the header shows, as view.py makes it."""
 TOASTS = "toasts"
+UNDO = "undo-asked"
+"""Store: {"run": id, "sequence": n, "count": clicks so far}, the undo button that was clicked last."""
+SAMPLES_CHANGED = "samples-changed"
+"""Store: grows when this tab changed samples, so that the grid asks anew."""
+MODEL_EDITED = "model-edited"
+"""Store: grows when numbers of neurons may mean others than before, so that nothing stays selected."""
 
 
 def page(name: str) -> str:

@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 import dash_mantine_components as dmc
+from dash import html
 
 from graybox.dashboard import ids
 from graybox.dashboard.client import CallFailed
@@ -20,9 +21,12 @@ def container() -> dmc.NotificationContainer:
     return dmc.NotificationContainer(id=ids.TOASTS, position="bottom-left", limit=1, zIndex=600, transitionDuration=120)
 
 
-def done(message: str) -> Toasts:
-    """Something was done."""
-    return _toast(message or "Done.", "teal", "circle-check", 4500)
+def done(message: str, action: Any = None) -> Toasts:
+    """Something was done. action: a button for what one may want next, such as to undo it; the toast stays longer."""
+    said = message or "Done."
+    if action is None:
+        return _toast(said, "teal", "circle-check", 4500)
+    return _toast(html.Div([html.Span(said), action], className="gb-toast"), "teal", "circle-check", 15000)
 
 
 def refused(message: str) -> Toasts:
@@ -40,7 +44,7 @@ def failed(failure: CallFailed) -> Toasts:
     return refused(str(failure))
 
 
-def _toast(message: str, colour: str, symbol: str, milliseconds: int) -> Toasts:
+def _toast(message: Any, colour: str, symbol: str, milliseconds: int) -> Toasts:
     """One toast under a fixed id: it takes the place of the one shown, if any, so that they never pile up over data."""
     toast: dict[str, Any] = {
         "id": "toast",

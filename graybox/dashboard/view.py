@@ -20,7 +20,14 @@ STATE_WORDS = {
     pb.ENDED: "ended",
 }
 
-HEALTH_WORDS = {pb.GOOD: "good", pb.YOUNG: "young", pb.DEAD: "dead", pb.FROZEN: "frozen"}
+HEALTH_WORDS = {
+    pb.GOOD: "good",
+    pb.YOUNG: "young",
+    pb.DEAD: "dead",
+    pb.FROZEN: "frozen",
+    pb.OVERFIT: "overfit",
+    pb.REDUNDANT: "redundant",
+}
 
 
 def status_view(hub: Hub) -> dict[str, Any]:
@@ -70,6 +77,11 @@ def hyper_parameter_text(desc: pb.HyperParameterDesc) -> str:
     if desc.type == "bool":
         return "true" if desc.numerical_value else "false"
     return f"{desc.numerical_value:.12g}"
+
+
+def optional(message: Any, field: str) -> Any:
+    """A message's optional field; None where it is absent."""
+    return getattr(message, field) if message.HasField(field) else None
 
 
 def number(value: float, digits: int = 4) -> str:

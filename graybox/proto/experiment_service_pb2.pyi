@@ -73,6 +73,36 @@ ENDED: TrainerState.ValueType  # 7
 """no process: the run is read from disk"""
 global___TrainerState = TrainerState
 
+class _UndoState:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _UndoStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_UndoState.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    UNDO_STATE_UNSPECIFIED: _UndoState.ValueType  # 0
+    """nothing that is undone: a pause, a note, an undo"""
+    UNDO_NEXT: _UndoState.ValueType  # 1
+    """what UndoOperation takes back now"""
+    UNDO_LATER: _UndoState.ValueType  # 2
+    """once what came after it is undone"""
+    UNDONE: _UndoState.ValueType  # 3
+    UNDO_GONE: _UndoState.ValueType  # 4
+    """no longer: the run went back to a checkpoint since"""
+
+class UndoState(_UndoState, metaclass=_UndoStateEnumTypeWrapper):
+    """Edits are undone last in, first out."""
+
+UNDO_STATE_UNSPECIFIED: UndoState.ValueType  # 0
+"""nothing that is undone: a pause, a note, an undo"""
+UNDO_NEXT: UndoState.ValueType  # 1
+"""what UndoOperation takes back now"""
+UNDO_LATER: UndoState.ValueType  # 2
+"""once what came after it is undone"""
+UNDONE: UndoState.ValueType  # 3
+UNDO_GONE: UndoState.ValueType  # 4
+"""no longer: the run went back to a checkpoint since"""
+global___UndoState = UndoState
+
 class _NeuronHealth:
     ValueType = typing.NewType("ValueType", builtins.int)
     V: typing_extensions.TypeAlias = ValueType
@@ -86,6 +116,10 @@ class _NeuronHealthEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     DEAD: _NeuronHealth.ValueType  # 3
     """its trigger rate is below the threshold"""
     FROZEN: _NeuronHealth.ValueType  # 4
+    OVERFIT: _NeuronHealth.ValueType  # 5
+    """its trigger rates in training and in evaluation diverge"""
+    REDUNDANT: _NeuronHealth.ValueType  # 6
+    """its weights or activations are nearly parallel to another's: redundant_with"""
 
 class NeuronHealth(_NeuronHealth, metaclass=_NeuronHealthEnumTypeWrapper): ...
 
@@ -96,6 +130,10 @@ YOUNG: NeuronHealth.ValueType  # 2
 DEAD: NeuronHealth.ValueType  # 3
 """its trigger rate is below the threshold"""
 FROZEN: NeuronHealth.ValueType  # 4
+OVERFIT: NeuronHealth.ValueType  # 5
+"""its trigger rates in training and in evaluation diverge"""
+REDUNDANT: NeuronHealth.ValueType  # 6
+"""its weights or activations are nearly parallel to another's: redundant_with"""
 global___NeuronHealth = NeuronHealth
 
 class _NeuronOperation:
@@ -147,6 +185,7 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
     PLOT_NOTE_OPERATION_FIELD_NUMBER: builtins.int
     LOAD_CHECKPOINT_OPERATION_FIELD_NUMBER: builtins.int
     SAVE_CHECKPOINT_OPERATION_FIELD_NUMBER: builtins.int
+    UNDO_OPERATION_FIELD_NUMBER: builtins.int
     GET_HYPER_PARAMETERS_FIELD_NUMBER: builtins.int
     GET_INTERACTIVE_LAYERS_FIELD_NUMBER: builtins.int
     GET_DATA_RECORDS_FIELD_NUMBER: builtins.int
@@ -160,6 +199,8 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
     GET_JOURNAL_FIELD_NUMBER: builtins.int
     JOURNAL_AFTER_FIELD_NUMBER: builtins.int
     JOURNAL_LIMIT_FIELD_NUMBER: builtins.int
+    SINGLE_LAYER_NEURON_IDS_FIELD_NUMBER: builtins.int
+    WITH_NEURON_DETAILS_FIELD_NUMBER: builtins.int
     get_hyper_parameters: builtins.bool
     get_interactive_layers: builtins.bool
     get_data_records: builtins.bool
@@ -177,6 +218,7 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
     """Journal entries with a sequence above this one (0: from the start)."""
     journal_limit: builtins.int
     """At most so many journal entries, the newest kept (0: 1,000)."""
+    with_neuron_details: builtins.bool
     @property
     def hyper_parameter_change(self) -> global___HyperParameterChange: ...
     @property
@@ -185,6 +227,14 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
     def load_checkpoint_operation(self) -> global___LoadCheckpointOperation: ...
     @property
     def save_checkpoint_operation(self) -> global___SaveCheckpointOperation: ...
+    @property
+    def undo_operation(self) -> global___UndoOperation: ...
+    @property
+    def single_layer_neuron_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Of the layer asked for by get_single_layer_info_id: only these neurons (none: all of them), and with
+        class_trigger_rates and top_samples, which are too long to be sent each time.
+        """
+
     def __init__(
         self,
         *,
@@ -192,6 +242,7 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
         plot_note_operation: global___PlotNoteOperation | None = ...,
         load_checkpoint_operation: global___LoadCheckpointOperation | None = ...,
         save_checkpoint_operation: global___SaveCheckpointOperation | None = ...,
+        undo_operation: global___UndoOperation | None = ...,
         get_hyper_parameters: builtins.bool = ...,
         get_interactive_layers: builtins.bool = ...,
         get_data_records: builtins.bool = ...,
@@ -205,10 +256,12 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
         get_journal: builtins.bool = ...,
         journal_after: builtins.int = ...,
         journal_limit: builtins.int = ...,
+        single_layer_neuron_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        with_neuron_details: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["command", b"command", "hyper_parameter_change", b"hyper_parameter_change", "load_checkpoint_operation", b"load_checkpoint_operation", "plot_note_operation", b"plot_note_operation", "save_checkpoint_operation", b"save_checkpoint_operation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "command", b"command", "command_id", b"command_id", "get_checkpoints", b"get_checkpoints", "get_data_records", b"get_data_records", "get_hyper_parameters", b"get_hyper_parameters", "get_interactive_layers", b"get_interactive_layers", "get_journal", b"get_journal", "get_runs", b"get_runs", "get_single_layer_info_id", b"get_single_layer_info_id", "get_status", b"get_status", "hyper_parameter_change", b"hyper_parameter_change", "journal_after", b"journal_after", "journal_limit", b"journal_limit", "load_checkpoint_operation", b"load_checkpoint_operation", "plot_note_operation", b"plot_note_operation", "run_id", b"run_id", "save_checkpoint_operation", b"save_checkpoint_operation"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["command", b"command"]) -> typing.Literal["hyper_parameter_change", "plot_note_operation", "load_checkpoint_operation", "save_checkpoint_operation"] | None: ...
+    def HasField(self, field_name: typing.Literal["command", b"command", "hyper_parameter_change", b"hyper_parameter_change", "load_checkpoint_operation", b"load_checkpoint_operation", "plot_note_operation", b"plot_note_operation", "save_checkpoint_operation", b"save_checkpoint_operation", "undo_operation", b"undo_operation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "command", b"command", "command_id", b"command_id", "get_checkpoints", b"get_checkpoints", "get_data_records", b"get_data_records", "get_hyper_parameters", b"get_hyper_parameters", "get_interactive_layers", b"get_interactive_layers", "get_journal", b"get_journal", "get_runs", b"get_runs", "get_single_layer_info_id", b"get_single_layer_info_id", "get_status", b"get_status", "hyper_parameter_change", b"hyper_parameter_change", "journal_after", b"journal_after", "journal_limit", b"journal_limit", "load_checkpoint_operation", b"load_checkpoint_operation", "plot_note_operation", b"plot_note_operation", "run_id", b"run_id", "save_checkpoint_operation", b"save_checkpoint_operation", "single_layer_neuron_ids", b"single_layer_neuron_ids", "undo_operation", b"undo_operation", "with_neuron_details", b"with_neuron_details"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["command", b"command"]) -> typing.Literal["hyper_parameter_change", "plot_note_operation", "load_checkpoint_operation", "save_checkpoint_operation", "undo_operation"] | None: ...
 
 global___ExperimentCommandRequest = ExperimentCommandRequest
 
@@ -450,6 +503,28 @@ class SaveCheckpointOperation(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["name", b"name"]) -> None: ...
 
 global___SaveCheckpointOperation = SaveCheckpointOperation
+
+@typing.final
+class UndoOperation(google.protobuf.message.Message):
+    """Takes back the last edit of neurons, samples or hyper-parameters that is not undone yet: what it removed or
+    overwrote returns with its bits, everything else keeps what it learnt since.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOURNAL_SEQUENCE_FIELD_NUMBER: builtins.int
+    journal_sequence: builtins.int
+    """The journal sequence of the edit that is expected to be undone. When another one would be, as when somebody else
+    was faster, nothing happens and the answer says which. 0: whatever comes last.
+    """
+    def __init__(
+        self,
+        *,
+        journal_sequence: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["journal_sequence", b"journal_sequence"]) -> None: ...
+
+global___UndoOperation = UndoOperation
 
 @typing.final
 class TrainerStatus(google.protobuf.message.Message):
@@ -728,6 +803,8 @@ class JournalEntry(google.protobuf.message.Message):
     SUMMARY_FIELD_NUMBER: builtins.int
     ARGUMENTS_JSON_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
+    UNDO_STATE_FIELD_NUMBER: builtins.int
+    UNDOES_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     time_ms: builtins.int
     actor: builtins.str
@@ -741,6 +818,9 @@ class JournalEntry(google.protobuf.message.Message):
     arguments_json: builtins.str
     outcome: builtins.str
     """"applied", "failed" """
+    undo_state: global___UndoState.ValueType
+    undoes: builtins.int
+    """of an undo: the entry it took back; 0 for any other"""
     def __init__(
         self,
         *,
@@ -754,8 +834,10 @@ class JournalEntry(google.protobuf.message.Message):
         summary: builtins.str = ...,
         arguments_json: builtins.str = ...,
         outcome: builtins.str = ...,
+        undo_state: global___UndoState.ValueType = ...,
+        undoes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "age", b"age", "arguments_json", b"arguments_json", "branch", b"branch", "kind", b"kind", "outcome", b"outcome", "sequence", b"sequence", "step", b"step", "summary", b"summary", "time_ms", b"time_ms"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "age", b"age", "arguments_json", b"arguments_json", "branch", b"branch", "kind", b"kind", "outcome", b"outcome", "sequence", b"sequence", "step", b"step", "summary", b"summary", "time_ms", b"time_ms", "undo_state", b"undo_state", "undoes", b"undoes"]) -> None: ...
 
 global___JournalEntry = JournalEntry
 
@@ -1647,6 +1729,10 @@ class LayerRepresentation(google.protobuf.message.Message):
     EVAL_TRIGGER_RATE_FIELD_NUMBER: builtins.int
     IS_OUTPUT_FIELD_NUMBER: builtins.int
     OUTGOING_LAYER_IDS_FIELD_NUMBER: builtins.int
+    REDUNDANT_COUNT_FIELD_NUMBER: builtins.int
+    OVERFIT_COUNT_FIELD_NUMBER: builtins.int
+    YOUNG_COUNT_FIELD_NUMBER: builtins.int
+    FROZEN_INCOMING_FIELD_NUMBER: builtins.int
     layer_id: builtins.str
     layer_name: builtins.str
     """qualified, as in named_modules(): "features.conv1" """
@@ -1663,6 +1749,9 @@ class LayerRepresentation(google.protobuf.message.Message):
     eval_trigger_rate: builtins.float
     is_output: builtins.bool
     """its neurons trigger when they are the prediction"""
+    redundant_count: builtins.int
+    overfit_count: builtins.int
+    young_count: builtins.int
     @property
     def kernel_size(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]: ...
     @property
@@ -1674,6 +1763,10 @@ class LayerRepresentation(google.protobuf.message.Message):
     @property
     def outgoing_layer_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """which layers consume it"""
+
+    @property
+    def frozen_incoming(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___IndexRange]:
+        """incoming neurons whose connections get no update"""
 
     def __init__(
         self,
@@ -1693,8 +1786,12 @@ class LayerRepresentation(google.protobuf.message.Message):
         eval_trigger_rate: builtins.float = ...,
         is_output: builtins.bool = ...,
         outgoing_layer_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        redundant_count: builtins.int = ...,
+        overfit_count: builtins.int = ...,
+        young_count: builtins.int = ...,
+        frozen_incoming: collections.abc.Iterable[global___IndexRange] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["dead_count", b"dead_count", "eval_trigger_rate", b"eval_trigger_rate", "frozen_count", b"frozen_count", "incoming_neurons_count", b"incoming_neurons_count", "is_output", b"is_output", "kernel_size", b"kernel_size", "layer_id", b"layer_id", "layer_name", b"layer_name", "layer_type", b"layer_type", "neurons", b"neurons", "neurons_count", b"neurons_count", "outgoing_layer_ids", b"outgoing_layer_ids", "parameter_count", b"parameter_count", "stride", b"stride", "train_trigger_rate", b"train_trigger_rate"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["dead_count", b"dead_count", "eval_trigger_rate", b"eval_trigger_rate", "frozen_count", b"frozen_count", "frozen_incoming", b"frozen_incoming", "incoming_neurons_count", b"incoming_neurons_count", "is_output", b"is_output", "kernel_size", b"kernel_size", "layer_id", b"layer_id", "layer_name", b"layer_name", "layer_type", b"layer_type", "neurons", b"neurons", "neurons_count", b"neurons_count", "outgoing_layer_ids", b"outgoing_layer_ids", "overfit_count", b"overfit_count", "parameter_count", b"parameter_count", "redundant_count", b"redundant_count", "stride", b"stride", "train_trigger_rate", b"train_trigger_rate", "young_count", b"young_count"]) -> None: ...
 
 global___LayerRepresentation = LayerRepresentation
 
@@ -1710,6 +1807,22 @@ class NeuronStatistics(google.protobuf.message.Message):
     FROZEN_FIELD_NUMBER: builtins.int
     LEARNING_RATE_FIELD_NUMBER: builtins.int
     HEALTH_FIELD_NUMBER: builtins.int
+    TRAIN_MEAN_FIELD_NUMBER: builtins.int
+    TRAIN_STD_FIELD_NUMBER: builtins.int
+    EVAL_MEAN_FIELD_NUMBER: builtins.int
+    EVAL_STD_FIELD_NUMBER: builtins.int
+    WINDOW_TRIGGER_RATE_FIELD_NUMBER: builtins.int
+    WINDOW_MEAN_FIELD_NUMBER: builtins.int
+    CLASS_TRIGGER_RATES_FIELD_NUMBER: builtins.int
+    TOP_SAMPLES_FIELD_NUMBER: builtins.int
+    WEIGHT_NORM_FIELD_NUMBER: builtins.int
+    GRADIENT_NORM_FIELD_NUMBER: builtins.int
+    RELATIVE_CHANGE_FIELD_NUMBER: builtins.int
+    REDUNDANT_WITH_FIELD_NUMBER: builtins.int
+    BIAS_FROZEN_FIELD_NUMBER: builtins.int
+    SIMILARITY_FIELD_NUMBER: builtins.int
+    WINDOW_STD_FIELD_NUMBER: builtins.int
+    EVAL_WINDOW_TRIGGER_RATE_FIELD_NUMBER: builtins.int
     neuron_id: builtins.int
     train_trigger_rate: builtins.float
     """in [0, 1]"""
@@ -1721,6 +1834,37 @@ class NeuronStatistics(google.protobuf.message.Message):
     learning_rate: builtins.float
     """factor on the update, 1: as the optimizer says"""
     health: global___NeuronHealth.ValueType
+    train_mean: builtins.float
+    """Absent: not measured, or not yet.
+    of the activation, over the samples of its age
+    """
+    train_std: builtins.float
+    eval_mean: builtins.float
+    eval_std: builtins.float
+    window_trigger_rate: builtins.float
+    """Over a recent window of training samples."""
+    window_mean: builtins.float
+    weight_norm: builtins.float
+    gradient_norm: builtins.float
+    """at the last step"""
+    relative_change: builtins.float
+    """of its weights since the last checkpoint"""
+    redundant_with: builtins.int
+    """the other neuron, of the same layer"""
+    bias_frozen: builtins.bool
+    similarity: builtins.float
+    """to redundant_with, at most 1"""
+    window_std: builtins.float
+    eval_window_trigger_rate: builtins.float
+    """over a recent window of evaluation samples"""
+    @property
+    def class_trigger_rates(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """Only with with_neuron_details. Trigger rate in training per class, by class number; NaN for a class not seen."""
+
+    @property
+    def top_samples(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ExcitingSample]:
+        """Only with with_neuron_details. The samples that excite it most, the most exciting first."""
+
     def __init__(
         self,
         *,
@@ -1732,13 +1876,91 @@ class NeuronStatistics(google.protobuf.message.Message):
         frozen: builtins.bool = ...,
         learning_rate: builtins.float = ...,
         health: global___NeuronHealth.ValueType = ...,
+        train_mean: builtins.float | None = ...,
+        train_std: builtins.float | None = ...,
+        eval_mean: builtins.float | None = ...,
+        eval_std: builtins.float | None = ...,
+        window_trigger_rate: builtins.float | None = ...,
+        window_mean: builtins.float | None = ...,
+        class_trigger_rates: collections.abc.Iterable[builtins.float] | None = ...,
+        top_samples: collections.abc.Iterable[global___ExcitingSample] | None = ...,
+        weight_norm: builtins.float | None = ...,
+        gradient_norm: builtins.float | None = ...,
+        relative_change: builtins.float | None = ...,
+        redundant_with: builtins.int | None = ...,
+        bias_frozen: builtins.bool = ...,
+        similarity: builtins.float | None = ...,
+        window_std: builtins.float | None = ...,
+        eval_window_trigger_rate: builtins.float | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["eval_age", b"eval_age", "eval_trigger_rate", b"eval_trigger_rate", "frozen", b"frozen", "health", b"health", "learning_rate", b"learning_rate", "neuron_id", b"neuron_id", "train_age", b"train_age", "train_trigger_rate", b"train_trigger_rate"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_eval_mean", b"_eval_mean", "_eval_std", b"_eval_std", "_eval_window_trigger_rate", b"_eval_window_trigger_rate", "_gradient_norm", b"_gradient_norm", "_redundant_with", b"_redundant_with", "_relative_change", b"_relative_change", "_similarity", b"_similarity", "_train_mean", b"_train_mean", "_train_std", b"_train_std", "_weight_norm", b"_weight_norm", "_window_mean", b"_window_mean", "_window_std", b"_window_std", "_window_trigger_rate", b"_window_trigger_rate", "eval_mean", b"eval_mean", "eval_std", b"eval_std", "eval_window_trigger_rate", b"eval_window_trigger_rate", "gradient_norm", b"gradient_norm", "redundant_with", b"redundant_with", "relative_change", b"relative_change", "similarity", b"similarity", "train_mean", b"train_mean", "train_std", b"train_std", "weight_norm", b"weight_norm", "window_mean", b"window_mean", "window_std", b"window_std", "window_trigger_rate", b"window_trigger_rate"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_eval_mean", b"_eval_mean", "_eval_std", b"_eval_std", "_eval_window_trigger_rate", b"_eval_window_trigger_rate", "_gradient_norm", b"_gradient_norm", "_redundant_with", b"_redundant_with", "_relative_change", b"_relative_change", "_similarity", b"_similarity", "_train_mean", b"_train_mean", "_train_std", b"_train_std", "_weight_norm", b"_weight_norm", "_window_mean", b"_window_mean", "_window_std", b"_window_std", "_window_trigger_rate", b"_window_trigger_rate", "bias_frozen", b"bias_frozen", "class_trigger_rates", b"class_trigger_rates", "eval_age", b"eval_age", "eval_mean", b"eval_mean", "eval_std", b"eval_std", "eval_trigger_rate", b"eval_trigger_rate", "eval_window_trigger_rate", b"eval_window_trigger_rate", "frozen", b"frozen", "gradient_norm", b"gradient_norm", "health", b"health", "learning_rate", b"learning_rate", "neuron_id", b"neuron_id", "redundant_with", b"redundant_with", "relative_change", b"relative_change", "similarity", b"similarity", "top_samples", b"top_samples", "train_age", b"train_age", "train_mean", b"train_mean", "train_std", b"train_std", "train_trigger_rate", b"train_trigger_rate", "weight_norm", b"weight_norm", "window_mean", b"window_mean", "window_std", b"window_std", "window_trigger_rate", b"window_trigger_rate"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_eval_mean", b"_eval_mean"]) -> typing.Literal["eval_mean"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_eval_std", b"_eval_std"]) -> typing.Literal["eval_std"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_eval_window_trigger_rate", b"_eval_window_trigger_rate"]) -> typing.Literal["eval_window_trigger_rate"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_gradient_norm", b"_gradient_norm"]) -> typing.Literal["gradient_norm"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_redundant_with", b"_redundant_with"]) -> typing.Literal["redundant_with"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_relative_change", b"_relative_change"]) -> typing.Literal["relative_change"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_similarity", b"_similarity"]) -> typing.Literal["similarity"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_train_mean", b"_train_mean"]) -> typing.Literal["train_mean"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_train_std", b"_train_std"]) -> typing.Literal["train_std"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_weight_norm", b"_weight_norm"]) -> typing.Literal["weight_norm"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_window_mean", b"_window_mean"]) -> typing.Literal["window_mean"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_window_std", b"_window_std"]) -> typing.Literal["window_std"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_window_trigger_rate", b"_window_trigger_rate"]) -> typing.Literal["window_trigger_rate"] | None: ...
 
 global___NeuronStatistics = NeuronStatistics
 
 @typing.final
+class ExcitingSample(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SAMPLE_ID_FIELD_NUMBER: builtins.int
+    ORIGIN_FIELD_NUMBER: builtins.int
+    ACTIVATION_FIELD_NUMBER: builtins.int
+    sample_id: builtins.str
+    origin: builtins.str
+    activation: builtins.float
+    def __init__(
+        self,
+        *,
+        sample_id: builtins.str = ...,
+        origin: builtins.str = ...,
+        activation: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_activation", b"_activation", "activation", b"activation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_activation", b"_activation", "activation", b"activation", "origin", b"origin", "sample_id", b"sample_id"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["_activation", b"_activation"]) -> typing.Literal["activation"] | None: ...
+
+global___ExcitingSample = ExcitingSample
+
+@typing.final
 class ManipulateWeightsRequest(google.protobuf.message.Message):
+    """What an operation takes beside the neurons; a field that it does not take is refused.
+      FREEZE, UNFREEZE, FREEZE_BIAS   nothing. UNFREEZE clears all three kinds of freezes
+      FREEZE_INCOMING        neuron_ids count incoming neurons: their connections get no update
+      CHANGE_LEARNING_RATE   learning_rate
+      REINITIALIZE           perturbation_ratio, zero_outgoing
+      ZEROFY                 incoming_ids, from_frozen, from_older; none of them: weights and bias of the whole neurons
+      OVERRIDE_WEIGHTS, OVERRIDE_BIASES   values_npy, or values with values_shape
+      SORT_BY_STAT           statistic, descending; reorders whole layers, so it takes no neuron_ids
+      REMOVE_NEURONS         allow_inexact
+      ADD_NEURONS            count, skip_initialization, allow_inexact; takes no neuron_ids
+    """
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     OPERATION_FIELD_NUMBER: builtins.int
@@ -1751,6 +1973,19 @@ class ManipulateWeightsRequest(google.protobuf.message.Message):
     COMMAND_ID_FIELD_NUMBER: builtins.int
     ACTOR_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
+    SELECTION_FIELD_NUMBER: builtins.int
+    MEASURE_FIELD_NUMBER: builtins.int
+    ALLOW_INEXACT_FIELD_NUMBER: builtins.int
+    INCOMING_IDS_FIELD_NUMBER: builtins.int
+    FROM_FROZEN_FIELD_NUMBER: builtins.int
+    FROM_OLDER_FIELD_NUMBER: builtins.int
+    VALUES_NPY_FIELD_NUMBER: builtins.int
+    VALUES_FIELD_NUMBER: builtins.int
+    VALUES_SHAPE_FIELD_NUMBER: builtins.int
+    STATISTIC_FIELD_NUMBER: builtins.int
+    DESCENDING_FIELD_NUMBER: builtins.int
+    COUNT_FIELD_NUMBER: builtins.int
+    SKIP_INITIALIZATION_FIELD_NUMBER: builtins.int
     operation: global___NeuronOperation.ValueType
     layer_id: builtins.str
     """an id, or a qualified name"""
@@ -1765,9 +2000,45 @@ class ManipulateWeightsRequest(google.protobuf.message.Message):
     command_id: builtins.str
     actor: builtins.str
     run_id: builtins.str
+    measure: builtins.bool
+    """With dry_run: also measure how far the logits would move on a batch. Costs some forward passes."""
+    allow_inexact: builtins.bool
+    """Do it even where the function changes by more than what is removed or added; the plan says why it would."""
+    from_frozen: builtins.bool
+    """ZEROFY: connections from frozen neurons"""
+    from_older: builtins.bool
+    """ZEROFY: connections from neurons older than the one they lead to"""
+    values_npy: builtins.bytes
+    """As numpy.save writes it, of floating point or whole numbers, at most 16,777,216: the weights (or biases) of the
+    neurons, in their order along the first axis.
+    """
+    statistic: builtins.str
+    """SORT_BY_STAT; empty: "trigger_rate" """
+    descending: builtins.bool
+    """SORT_BY_STAT; absent: true"""
+    count: builtins.int
+    """ADD_NEURONS: at least 1, at most 65,536"""
+    skip_initialization: builtins.bool
+    """ADD_NEURONS: the new neurons' own weights start at zero"""
     @property
     def neuron_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
-        """empty: all neurons of the layer"""
+        """at most 1,000,000; empty: all neurons of the layer"""
+
+    @property
+    def selection(self) -> global___NeuronSelection:
+        """Instead of layer_id and neuron_ids."""
+
+    @property
+    def incoming_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """ZEROFY: connections from these incoming neurons"""
+
+    @property
+    def values(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """instead of values_npy, in C order"""
+
+    @property
+    def values_shape(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """of `values`; empty: one axis"""
 
     def __init__(
         self,
@@ -1782,15 +2053,80 @@ class ManipulateWeightsRequest(google.protobuf.message.Message):
         command_id: builtins.str = ...,
         actor: builtins.str = ...,
         run_id: builtins.str = ...,
+        selection: global___NeuronSelection | None = ...,
+        measure: builtins.bool = ...,
+        allow_inexact: builtins.bool = ...,
+        incoming_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        from_frozen: builtins.bool = ...,
+        from_older: builtins.bool = ...,
+        values_npy: builtins.bytes = ...,
+        values: collections.abc.Iterable[builtins.float] | None = ...,
+        values_shape: collections.abc.Iterable[builtins.int] | None = ...,
+        statistic: builtins.str = ...,
+        descending: builtins.bool | None = ...,
+        count: builtins.int = ...,
+        skip_initialization: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_learning_rate", b"_learning_rate", "_perturbation_ratio", b"_perturbation_ratio", "learning_rate", b"learning_rate", "perturbation_ratio", b"perturbation_ratio"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_learning_rate", b"_learning_rate", "_perturbation_ratio", b"_perturbation_ratio", "actor", b"actor", "command_id", b"command_id", "dry_run", b"dry_run", "layer_id", b"layer_id", "learning_rate", b"learning_rate", "neuron_ids", b"neuron_ids", "operation", b"operation", "perturbation_ratio", b"perturbation_ratio", "run_id", b"run_id", "zero_outgoing", b"zero_outgoing"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_descending", b"_descending", "_learning_rate", b"_learning_rate", "_perturbation_ratio", b"_perturbation_ratio", "descending", b"descending", "learning_rate", b"learning_rate", "perturbation_ratio", b"perturbation_ratio", "selection", b"selection"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_descending", b"_descending", "_learning_rate", b"_learning_rate", "_perturbation_ratio", b"_perturbation_ratio", "actor", b"actor", "allow_inexact", b"allow_inexact", "command_id", b"command_id", "count", b"count", "descending", b"descending", "dry_run", b"dry_run", "from_frozen", b"from_frozen", "from_older", b"from_older", "incoming_ids", b"incoming_ids", "layer_id", b"layer_id", "learning_rate", b"learning_rate", "measure", b"measure", "neuron_ids", b"neuron_ids", "operation", b"operation", "perturbation_ratio", b"perturbation_ratio", "run_id", b"run_id", "selection", b"selection", "skip_initialization", b"skip_initialization", "statistic", b"statistic", "values", b"values", "values_npy", b"values_npy", "values_shape", b"values_shape", "zero_outgoing", b"zero_outgoing"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_descending", b"_descending"]) -> typing.Literal["descending"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_learning_rate", b"_learning_rate"]) -> typing.Literal["learning_rate"] | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_perturbation_ratio", b"_perturbation_ratio"]) -> typing.Literal["perturbation_ratio"] | None: ...
 
 global___ManipulateWeightsRequest = ManipulateWeightsRequest
+
+@typing.final
+class NeuronSelection(google.protobuf.message.Message):
+    """Neurons by what they are. Resolved by the trainer at the moment of the edit; the journal keeps the indices."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYER_IDS_FIELD_NUMBER: builtins.int
+    ALL_LAYERS_FIELD_NUMBER: builtins.int
+    NEURON_IDS_FIELD_NUMBER: builtins.int
+    LOWEST_FIELD_NUMBER: builtins.int
+    SHARE_FIELD_NUMBER: builtins.int
+    STATISTIC_FIELD_NUMBER: builtins.int
+    HIGHEST_FIELD_NUMBER: builtins.int
+    HEALTH_FIELD_NUMBER: builtins.int
+    all_layers: builtins.bool
+    """Instead of layer_ids. An edit of structure leaves out the output, whose neurons are what is predicted."""
+    lowest: builtins.int
+    share: builtins.float
+    statistic: builtins.str
+    """empty: "trigger_rate" """
+    highest: builtins.bool
+    """the highest values instead of the lowest"""
+    health: global___NeuronHealth.ValueType
+    """only neurons of this health"""
+    @property
+    def layer_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """ids or qualified names"""
+
+    @property
+    def neuron_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """only among these; empty: among all"""
+
+    def __init__(
+        self,
+        *,
+        layer_ids: collections.abc.Iterable[builtins.str] | None = ...,
+        all_layers: builtins.bool = ...,
+        neuron_ids: collections.abc.Iterable[builtins.int] | None = ...,
+        lowest: builtins.int = ...,
+        share: builtins.float = ...,
+        statistic: builtins.str = ...,
+        highest: builtins.bool = ...,
+        health: global___NeuronHealth.ValueType = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["amount", b"amount", "lowest", b"lowest", "share", b"share"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["all_layers", b"all_layers", "amount", b"amount", "health", b"health", "highest", b"highest", "layer_ids", b"layer_ids", "lowest", b"lowest", "neuron_ids", b"neuron_ids", "share", b"share", "statistic", b"statistic"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["amount", b"amount"]) -> typing.Literal["lowest", "share"] | None: ...
+
+global___NeuronSelection = NeuronSelection
 
 @typing.final
 class ManipulateWeightsResponse(google.protobuf.message.Message):
@@ -1801,12 +2137,23 @@ class ManipulateWeightsResponse(google.protobuf.message.Message):
     PLAN_FIELD_NUMBER: builtins.int
     JOURNAL_SEQUENCE_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
+    DETAILS_FIELD_NUMBER: builtins.int
+    TOGETHER_FIELD_NUMBER: builtins.int
     success: builtins.bool
     message: builtins.str
     plan: builtins.str
     """what was (or would be) touched, for people"""
     journal_sequence: builtins.int
+    """for UndoOperation; 0 for a dry run"""
     run_id: builtins.str
+    @property
+    def details(self) -> global___EditPlan:
+        """of a dry run: the plan as data"""
+
+    @property
+    def together(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LayerNeurons]:
+        """Where it was refused because these can only go together: the smallest set that can."""
+
     def __init__(
         self,
         *,
@@ -1815,10 +2162,174 @@ class ManipulateWeightsResponse(google.protobuf.message.Message):
         plan: builtins.str = ...,
         journal_sequence: builtins.int = ...,
         run_id: builtins.str = ...,
+        details: global___EditPlan | None = ...,
+        together: collections.abc.Iterable[global___LayerNeurons] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["journal_sequence", b"journal_sequence", "message", b"message", "plan", b"plan", "run_id", b"run_id", "success", b"success"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["details", b"details"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["details", b"details", "journal_sequence", b"journal_sequence", "message", b"message", "plan", b"plan", "run_id", b"run_id", "success", b"success", "together", b"together"]) -> None: ...
 
 global___ManipulateWeightsResponse = ManipulateWeightsResponse
+
+@typing.final
+class EditPlan(google.protobuf.message.Message):
+    """What an edit would do."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    SUMMARY_FIELD_NUMBER: builtins.int
+    NEURONS_FIELD_NUMBER: builtins.int
+    TOUCHES_FIELD_NUMBER: builtins.int
+    PARAMETERS_BEFORE_FIELD_NUMBER: builtins.int
+    PARAMETERS_AFTER_FIELD_NUMBER: builtins.int
+    MULTIPLY_ADDS_BEFORE_FIELD_NUMBER: builtins.int
+    MULTIPLY_ADDS_AFTER_FIELD_NUMBER: builtins.int
+    INEXACT_FIELD_NUMBER: builtins.int
+    MEASURED_FIELD_NUMBER: builtins.int
+    NOTES_FIELD_NUMBER: builtins.int
+    summary: builtins.str
+    """one line for people"""
+    parameters_before: builtins.int
+    parameters_after: builtins.int
+    multiply_adds_before: builtins.int
+    """of layers with weights, for one sample"""
+    multiply_adds_after: builtins.int
+    @property
+    def neurons(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___LayerNeurons]:
+        """that the edit names, of each layer, coupled layers included"""
+
+    @property
+    def touches(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TensorTouch]: ...
+    @property
+    def inexact(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Why the function would change by more than what is removed or added; empty: it would not."""
+
+    @property
+    def measured(self) -> global___LogitChange:
+        """with `measure`"""
+
+    @property
+    def notes(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """what else is worth knowing before"""
+
+    def __init__(
+        self,
+        *,
+        summary: builtins.str = ...,
+        neurons: collections.abc.Iterable[global___LayerNeurons] | None = ...,
+        touches: collections.abc.Iterable[global___TensorTouch] | None = ...,
+        parameters_before: builtins.int = ...,
+        parameters_after: builtins.int = ...,
+        multiply_adds_before: builtins.int = ...,
+        multiply_adds_after: builtins.int = ...,
+        inexact: collections.abc.Iterable[builtins.str] | None = ...,
+        measured: global___LogitChange | None = ...,
+        notes: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["measured", b"measured"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["inexact", b"inexact", "measured", b"measured", "multiply_adds_after", b"multiply_adds_after", "multiply_adds_before", b"multiply_adds_before", "neurons", b"neurons", "notes", b"notes", "parameters_after", b"parameters_after", "parameters_before", b"parameters_before", "summary", b"summary", "touches", b"touches"]) -> None: ...
+
+global___EditPlan = EditPlan
+
+@typing.final
+class TensorTouch(google.protobuf.message.Message):
+    """Entries of one tensor: the product of some indices along one axis and everything along the others."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TENSOR_FIELD_NUMBER: builtins.int
+    AXIS_FIELD_NUMBER: builtins.int
+    INDICES_FIELD_NUMBER: builtins.int
+    CHANGE_FIELD_NUMBER: builtins.int
+    NUMBER_OF_INDICES_FIELD_NUMBER: builtins.int
+    tensor: builtins.str
+    """qualified name"""
+    axis: builtins.int
+    change: builtins.str
+    """for people: "removed", "own initialisation" """
+    number_of_indices: builtins.int
+    """all of them, those beyond the 1,000 ranges included"""
+    @property
+    def indices(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___IndexRange]:
+        """at most 1,000 of them"""
+
+    def __init__(
+        self,
+        *,
+        tensor: builtins.str = ...,
+        axis: builtins.int = ...,
+        indices: collections.abc.Iterable[global___IndexRange] | None = ...,
+        change: builtins.str = ...,
+        number_of_indices: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["axis", b"axis", "change", b"change", "indices", b"indices", "number_of_indices", b"number_of_indices", "tensor", b"tensor"]) -> None: ...
+
+global___TensorTouch = TensorTouch
+
+@typing.final
+class IndexRange(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    FIRST_FIELD_NUMBER: builtins.int
+    LAST_FIELD_NUMBER: builtins.int
+    first: builtins.int
+    last: builtins.int
+    """included"""
+    def __init__(
+        self,
+        *,
+        first: builtins.int = ...,
+        last: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["first", b"first", "last", b"last"]) -> None: ...
+
+global___IndexRange = IndexRange
+
+@typing.final
+class LayerNeurons(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    LAYER_NAME_FIELD_NUMBER: builtins.int
+    NEURONS_FIELD_NUMBER: builtins.int
+    NUMBER_OF_NEURONS_FIELD_NUMBER: builtins.int
+    layer_name: builtins.str
+    number_of_neurons: builtins.int
+    @property
+    def neurons(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___IndexRange]:
+        """at most 1,000 of them"""
+
+    def __init__(
+        self,
+        *,
+        layer_name: builtins.str = ...,
+        neurons: collections.abc.Iterable[global___IndexRange] | None = ...,
+        number_of_neurons: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["layer_name", b"layer_name", "neurons", b"neurons", "number_of_neurons", b"number_of_neurons"]) -> None: ...
+
+global___LayerNeurons = LayerNeurons
+
+@typing.final
+class LogitChange(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    MAX_ABS_FIELD_NUMBER: builtins.int
+    RELATIVE_TO_LARGEST_FIELD_NUMBER: builtins.int
+    SAMPLES_FIELD_NUMBER: builtins.int
+    max_abs: builtins.float
+    relative_to_largest: builtins.float
+    """to the largest absolute logit before"""
+    samples: builtins.int
+    """of the batch it was measured on"""
+    def __init__(
+        self,
+        *,
+        max_abs: builtins.float = ...,
+        relative_to_largest: builtins.float = ...,
+        samples: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_abs", b"max_abs", "relative_to_largest", b"relative_to_largest", "samples", b"samples"]) -> None: ...
+
+global___LogitChange = LogitChange
 
 @typing.final
 class GetWeightsRequest(google.protobuf.message.Message):

@@ -9,12 +9,13 @@ import grpc
 from graybox import commands as cmd
 from graybox.errors import GrayboxError, Invalid, NotFound, Refused, StorageError
 from graybox.proto import experiment_service_pb2 as pb
-from graybox.service import limits, wire
+from graybox.service import limits, neuron_messages, wire
 from graybox.service.area import Area
 from graybox.service.backend import Backend
 from graybox.service.errors import answers, clean, log
 from graybox.service.owner import ask, seconds_left
 from graybox.snapshot import LayerStatistics, NeuronStatistics
+from graybox.store.undo_order import undo_states
 
 _Request = pb.ExperimentCommandRequest
 _Response = pb.CommandResponse
@@ -46,12 +47,12 @@ class CommandsServicer(Area):
         chosen = request.get_single_layer_info_id
         if chosen and request.WhichOneof("command") is not None:
             # An unknown layer must be found out before the command changes anything.
-            self._layer(backend, chosen, context)
+            self._read_layer(backend, request, _Response(), context)
         readers: list[tuple[bool, Callable[[], None]]] = [
             (True, lambda: self._command(backend, request, response, context)),
             (request.get_hyper_parameters, lambda: _read_hyper_parameters(backend, response)),
             (request.get_interactive_layers, lambda: self._read_layers(backend, response, context)),
-            (bool(chosen), lambda: self._read_layer(backend, chosen, response, context)),
+            (bool(chosen), lambda: self._read_layer(backend, request, response, context)),
             (request.get_data_records, lambda: _read_sample_statistics(backend, response)),
             (request.get_status, lambda: _read_status(backend, response)),
             (request.get_checkpoints, lambda: _read_checkpoints(backend, response)),
@@ -108,10 +109,15 @@ class CommandsServicer(Area):
 
     def _read_layers(self, backend: Backend, response: _Response, context: grpc.ServicerContext) -> None:
         layers = self._statistics(backend, context).layers.values()
-        response.layer_representations.extend(wire.layer(layer, with_neurons=False) for layer in layers)
+        response.layer_representations.extend(neuron_messages.layer(layer) for layer in layers)
 
-    def _read_layer(self, backend: Backend, chosen: str, response: _Response, context: grpc.ServicerContext) -> None:
-        layer = wire.layer(self._layer(backend, chosen, context), with_neurons=True)
+    def _read_layer(
+        self, backend: Backend, request: _Request, response: _Response, context: grpc.ServicerContext
+    ) -> None:
+        statistics = self._layer(backend, request.get_single_layer_info_id, context)
+        layer = neuron_messages.layer(statistics)
+        wanted, details = request.single_layer_neuron_ids, request.with_neuron_details
+        layer.neurons.extend(neuron_messages.neurons(statistics, wanted, details=details))
         for place, listed in enumerate(response.layer_representations):
             if listed.layer_id == layer.layer_id:
                 response.layer_representations[place].CopyFrom(layer)
@@ -138,6 +144,7 @@ _PURPOSES = {
     "plot_note_operation": "write a note",
     "load_checkpoint_operation": "go back to a checkpoint",
     "save_checkpoint_operation": "save a checkpoint",
+    "undo_operation": "undo what was done to it",
 }
 
 
@@ -170,6 +177,9 @@ def _check(request: _Request) -> None:
     limits.check_text("get_single_layer_info_id", request.get_single_layer_info_id, limits.MAX_LAYER_NAME)
     limits.check_whole("journal_after", request.journal_after, 0)
     limits.check_whole("journal_limit", request.journal_limit, 0, limits.MAX_JOURNAL_ENTRIES)
+    limits.check_count("single_layer_neuron_ids", len(request.single_layer_neuron_ids), limits.MAX_NEURONS)
+    if not request.get_single_layer_info_id and (request.single_layer_neuron_ids or request.with_neuron_details):
+        raise Invalid("neurons are asked for together with their layer; set get_single_layer_info_id")
     _commands(request)
 
 
@@ -187,6 +197,8 @@ def _commands(request: _Request) -> list[cmd.Command]:
         case "save_checkpoint_operation":
             name = request.save_checkpoint_operation.name
             return [cmd.SaveCheckpoint(limits.check_text("the checkpoint's name", name, limits.MAX_NAME))]
+        case "undo_operation":
+            return [cmd.Undo(limits.check_whole("journal_sequence", request.undo_operation.journal_sequence, 0))]
         case _:
             return []
 
@@ -246,6 +258,8 @@ def _read_checkpoints(backend: Backend, response: _Response) -> None:
 
 
 def _read_journal(backend: Backend, request: _Request, response: _Response) -> None:
-    entries = backend.journal.entries(after=request.journal_after)
+    everything = backend.journal.entries()
+    states = undo_states(everything)
+    entries = [entry for entry in everything if entry.sequence > request.journal_after]
     newest = entries[-(request.journal_limit or limits.DEFAULT_JOURNAL_ENTRIES) :]
-    response.journal_entries.extend(wire.journal_entry(entry) for entry in newest)
+    response.journal_entries.extend(wire.journal_entry(entry, states.get(entry.sequence)) for entry in newest)

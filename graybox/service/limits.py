@@ -24,6 +24,15 @@ MAX_RECORDS_WITH_IMAGES = 1_024
 MAX_SAMPLES = 1_024
 MAX_EDITED_SAMPLES = 1_000_000
 MAX_NEURONS = 1_000_000
+MAX_LAYERS = 10_000
+MAX_ADDED_NEURONS = 65_536
+MAX_VALUES = 16_777_216
+"""Entries of an array that overrides weights."""
+MAX_AXES = 8
+MAX_RANGES = 1_000
+"""Ranges of indices that a plan tells of one tensor."""
+MAX_NEURON_DETAILS = 1_000_000
+"""Rates per class and samples in one answer about neurons."""
 MAX_CLASSES = 10_000
 MAX_PIXELS = 4_096
 DEFAULT_THUMBNAIL = 64

@@ -9,7 +9,7 @@ from graybox.proto import experiment_service_pb2 as pb
 from graybox.service import limits
 from graybox.service.area import Area
 from graybox.service.errors import answers, clean
-from graybox.service.wire import int32
+from graybox.service.int32 import int32
 from graybox.store.metric_history import MetricColumns
 
 

@@ -8,33 +8,16 @@ import grpc
 import numpy as np
 
 from graybox.commands import EditNeurons, ReadActivations, ReadWeights
-from graybox.errors import Invalid, Unsupported
-from graybox.neuron_ops import Freeze, NeuronEdit, Reinitialize, SetLearningRate, Unfreeze
+from graybox.errors import Invalid, Refused
+from graybox.plan_summary import PlanSummary
 from graybox.proto import experiment_service_pb2 as pb
 from graybox.service import limits
 from graybox.service.area import Area
 from graybox.service.errors import answers, clean
+from graybox.service.neuron_edits import asked_edit
 from graybox.service.owner import ask
+from graybox.service.plans import edit_plan, together
 from graybox.service.sample_ids import check_samples
-
-_LATER = {
-    pb.REMOVE_NEURONS: "removing neurons",
-    pb.ADD_NEURONS: "adding neurons",
-    pb.SORT_BY_STAT: "sorting neurons by a statistic",
-    pb.ZEROFY: "zeroing connections",
-    pb.OVERRIDE_WEIGHTS: "overriding weights",
-    pb.OVERRIDE_BIASES: "overriding biases",
-    pb.FREEZE_BIAS: "freezing biases alone",
-    pb.FREEZE_INCOMING: "freezing incoming connections",
-}
-
-# Which of the optional fields an operation knows.
-_FIELDS: dict[int, frozenset[str]] = {
-    pb.FREEZE: frozenset(),
-    pb.UNFREEZE: frozenset(),
-    pb.CHANGE_LEARNING_RATE: frozenset({"learning_rate"}),
-    pb.REINITIALIZE: frozenset({"perturbation_ratio", "zero_outgoing"}),
-}
 
 
 class NeuronsServicer(Area):
@@ -44,24 +27,24 @@ class NeuronsServicer(Area):
     def ManipulateWeights(
         self, request: pb.ManipulateWeightsRequest, context: grpc.ServicerContext
     ) -> pb.ManipulateWeightsResponse:
-        edit = _edit(request)
+        asked = asked_edit(request)
         backend = self.desk.run(request.run_id)
         owner = backend.need_commands("edit its neurons")
-        outcome = ask(
-            self.desk,
-            owner,
-            context,
-            EditNeurons(edit, dry_run=request.dry_run),
-            command_id=request.command_id,
-            actor=request.actor,
-        )
-        return pb.ManipulateWeightsResponse(
-            success=True,
-            message=clean(outcome.message),
-            plan=clean(str(outcome.value)) if outcome.value is not None else "",
-            journal_sequence=outcome.sequence,
-            run_id=backend.run.run_id,
-        )
+        command = EditNeurons(asked.edit, asked.select, dry_run=request.dry_run, measure=request.measure)
+        response = pb.ManipulateWeightsResponse(success=True, run_id=backend.run.run_id)
+        try:
+            outcome = ask(self.desk, owner, context, command, command_id=request.command_id, actor=request.actor)
+        except Refused as error:
+            response.success = False
+            response.message = clean(str(error))
+            response.together.extend(together(error, asked.edit.layer))
+            return response
+        response.message = clean(outcome.message)
+        response.plan = clean(str(outcome.value)) if outcome.value is not None else ""
+        response.journal_sequence = outcome.sequence
+        if isinstance(outcome.value, PlanSummary):
+            response.details.CopyFrom(edit_plan(outcome.value))
+        return response
 
     @answers(pb.WeightsResponse)
     def GetWeights(self, request: pb.GetWeightsRequest, context: grpc.ServicerContext) -> pb.WeightsResponse:
@@ -92,37 +75,3 @@ class NeuronsServicer(Area):
             format="float32",
             run_id=backend.run.run_id,
         )
-
-
-def _edit(request: pb.ManipulateWeightsRequest) -> NeuronEdit:
-    """The edit a request stands for. Raises Invalid, or Unsupported for operations of a later version."""
-    operation = request.operation
-    if operation in _LATER:
-        raise Unsupported(
-            f"{_LATER[operation]} comes with a later version; known are freeze, unfreeze, "
-            "change learning rate and reinitialize"
-        )
-    if operation not in _FIELDS:
-        raise Invalid(f"the neuron operation {int(operation)} is not known; name one of NeuronOperation")
-    name = pb.NeuronOperation.Name(operation)
-    layer = limits.check_text("layer_id", request.layer_id, limits.MAX_LAYER_NAME, empty=False)
-    limits.check_count("neuron_ids", len(request.neuron_ids), limits.MAX_NEURONS)
-    neurons = tuple(request.neuron_ids)
-    if neurons and min(neurons) < 0:
-        raise Invalid(f"neuron ids are 0 or more, not {min(neurons)}")
-    given = {field.name for field, _ in request.ListFields()}
-    odd = (given & {"learning_rate", "perturbation_ratio", "zero_outgoing"}) - _FIELDS[operation]
-    if odd:
-        raise Invalid(f"{name} takes no {' and no '.join(sorted(odd))}")
-    match operation:
-        case pb.FREEZE:
-            return Freeze(layer, neurons)
-        case pb.UNFREEZE:
-            return Unfreeze(layer, neurons)
-        case pb.CHANGE_LEARNING_RATE:
-            if "learning_rate" not in given:
-                raise Invalid("CHANGE_LEARNING_RATE needs learning_rate, a factor of 0 or more on the update")
-            return SetLearningRate(layer, neurons, rate=request.learning_rate)
-        case _:
-            ratio = request.perturbation_ratio if "perturbation_ratio" in given else None
-            return Reinitialize(layer, neurons, perturbation_ratio=ratio, zero_outgoing=request.zero_outgoing)

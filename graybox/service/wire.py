@@ -7,25 +7,24 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from graybox.proto import experiment_service_pb2 as pb
 from graybox.service import limits
 from graybox.service.backend import Backend
 from graybox.service.errors import clean
-from graybox.snapshot import HyperParameter, LayerStatistics, Snapshot
+from graybox.service.int32 import int32
+from graybox.snapshot import HyperParameter, Snapshot
 from graybox.store.checkpoints import CheckpointRecord
 from graybox.store.journal import JournalEntry
 from graybox.store.runs import RunFolder
 from graybox.store.sample_columns import SplitColumns, SplitSummary
+from graybox.store.undo_order import UndoState, undoes
 
-INT32_MAX = 2**31 - 1
-DEAD = int(pb.DEAD)
-
-
-def int32(value: int) -> int:
-    """Saturates, as the contract says of its 32-bit fields."""
-    return max(-INT32_MAX - 1, min(INT32_MAX, int(value)))
+_UNDO_STATES = {
+    UndoState.NEXT: pb.UNDO_NEXT,
+    UndoState.LATER: pb.UNDO_LATER,
+    UndoState.UNDONE: pb.UNDONE,
+    UndoState.GONE: pb.UNDO_GONE,
+}
 
 
 def status_from_snapshot(snapshot: Snapshot) -> pb.TrainerStatus:
@@ -109,58 +108,6 @@ def hyper_parameter(value: HyperParameter) -> pb.HyperParameterDesc:
         exclusive_minimum=value.exclusive_minimum,
         description=clean(value.description),
     )
-
-
-def layer(statistics: LayerStatistics, *, with_neurons: bool) -> pb.LayerRepresentation:
-    """A layer as the list shows it, or with all of its neurons."""
-    info = statistics.info
-    return pb.LayerRepresentation(
-        layer_id=str(info.layer_id),
-        layer_name=info.name,
-        layer_type=info.layer_type,
-        neurons_count=info.neurons,
-        incoming_neurons_count=info.incoming_neurons,
-        kernel_size=info.kernel_size,
-        stride=info.stride,
-        parameter_count=info.parameter_count,
-        neurons=_neurons(statistics) if with_neurons else (),
-        frozen_count=int(np.count_nonzero(statistics.frozen)),
-        dead_count=int(np.count_nonzero(np.asarray(statistics.health) == DEAD)),
-        train_trigger_rate=_mean(statistics.train_rate),
-        eval_trigger_rate=_mean(statistics.eval_rate),
-        is_output=info.is_output,
-        outgoing_layer_ids=[str(consumer) for consumer in info.consumers],
-    )
-
-
-def _mean(values: np.ndarray) -> float:
-    return float(np.mean(values, dtype=np.float64)) if len(values) else 0.0
-
-
-def _neurons(statistics: LayerStatistics) -> list[pb.NeuronStatistics]:
-    columns = zip(
-        statistics.train_rate.tolist(),
-        statistics.eval_rate.tolist(),
-        statistics.train_age.tolist(),
-        statistics.eval_age.tolist(),
-        statistics.frozen.tolist(),
-        statistics.learning_rate.tolist(),
-        statistics.health.tolist(),
-        strict=True,
-    )
-    return [
-        pb.NeuronStatistics(
-            neuron_id=neuron,
-            train_trigger_rate=train_rate,
-            eval_trigger_rate=eval_rate,
-            train_age=int(train_age),
-            eval_age=int(eval_age),
-            frozen=bool(frozen),
-            learning_rate=learning_rate,
-            health=pb.NeuronHealth.ValueType(int(health)),
-        )
-        for neuron, (train_rate, eval_rate, train_age, eval_age, frozen, learning_rate, health) in enumerate(columns)
-    ]
 
 
 def sample_statistics(summaries: Mapping[str, SplitSummary]) -> pb.SampleStatistics:
@@ -282,8 +229,9 @@ def _branches(run: RunFolder) -> list[pb.BranchInfo]:
     ]
 
 
-def journal_entry(entry: JournalEntry) -> pb.JournalEntry:
-    """One journal line; arguments too long for a list are left out, and said to be."""
+def journal_entry(entry: JournalEntry, undo: UndoState | None) -> pb.JournalEntry:
+    """One journal line; arguments too long for a list are left out, and said to be. undo: None where there is nothing
+    to undo."""
     arguments = json.dumps(entry.arguments)
     if len(arguments) > limits.MAX_ARGUMENTS_CHARACTERS:
         arguments = json.dumps({"left_out": f"{len(arguments)} characters"})
@@ -298,6 +246,8 @@ def journal_entry(entry: JournalEntry) -> pb.JournalEntry:
         summary=clean(entry.summary),
         arguments_json=arguments,
         outcome=clean(entry.outcome),
+        undo_state=pb.UNDO_STATE_UNSPECIFIED if undo is None else _UNDO_STATES[undo],
+        undoes=undoes(entry),
     )
 
 

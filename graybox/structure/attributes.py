@@ -45,3 +45,21 @@ def attributes_for(module: nn.Module, shapes: Mapping[str, Shape], groups: int |
     if not wanted and isinstance(module, BATCH_NORMS) and "running_mean" in shapes:
         wanted = {"num_features": shapes["running_mean"][0]}
     return {name: value for name, value in wanted.items() if getattr(module, name, value) != value}
+
+
+FOLLOWING = (
+    "in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_channels",
+    "num_groups", "num_embeddings", "embedding_dim", "normalized_shape", "num_parameters", "nx", "nf",
+)  # fmt: skip
+"""Every attribute that follows the shapes of some module's tensors."""
+
+
+def shape_attributes(network: nn.Module) -> dict[str, dict[str, int | Shape]]:
+    """By module name, what the modules of a network say of the shapes of their own tensors."""
+    found: dict[str, dict[str, int | Shape]] = {}
+    for name, module in network.named_modules():
+        if module._parameters or module._buffers:
+            values = {key: module.__dict__[key] for key in FOLLOWING if key in module.__dict__}
+            if values:
+                found[name] = values
+    return found

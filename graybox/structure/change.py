@@ -128,7 +128,7 @@ class Outgoing:
     joined: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Reading:
     """Where a layer's neurons are seen as the next weighted layer sees them: on the input of module `reader`, along
     its axis `axis` (-1 or 1), in the columns int64 [neurons, positions]."""

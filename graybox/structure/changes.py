@@ -53,6 +53,7 @@ def removal(structure: Structure, layer: str, neurons: Sequence[int]) -> Change:
     if hit.size > len(set(neurons)):
         raise _only_together(structure, layer, neurons)
     _refuse_uneven(structure, layer, neurons, flags)
+    _refuse_numbered_groups(structure, layer, flags, "remove")
 
     def rearrange(found: Array) -> tuple[Array, Array]:
         kept = np.flatnonzero(~flags[found])
@@ -72,6 +73,7 @@ def addition(structure: Structure, layer: str, count: int) -> Change:
     flags = structure.classes.flags(classes)
     unit = int(flags[labels].sum())
     if count % unit:
+        addition(structure, layer, unit)  # what is named has to be right
         fitting = sorted({max(unit, count // unit * unit), (count // unit + 1) * unit})
         raise Refused(
             f"neurons of {layer} come in groups of {unit}; add {' or '.join(map(str, fitting))}",
@@ -84,7 +86,11 @@ def addition(structure: Structure, layer: str, count: int) -> Change:
 
     edit = _Edit("add", classes, rearrange, count // unit)
     mixers = [m for m in structure.classes.mixers if len(m.members) == 1 and _hit(structure, m.members[0], flags).any()]
-    return _verified(structure, _change(structure, layer, edit, tuple(sorted({_why(m) for m in mixers}))), edit)
+    reasons = {_why(mixer) for mixer in mixers}
+    if (structure.classes.summed & flags[structure.classes.of]).any():
+        reasons.add("they are added up, so that a new one changes the sum")
+    _refuse_numbered_groups(structure, layer, flags, "add")
+    return _verified(structure, _change(structure, layer, edit, tuple(sorted(reasons))), edit)
 
 
 def reordering(structure: Structure, layer: str, order: Sequence[int]) -> Change:
@@ -157,12 +163,16 @@ def _refuse_fixed(structure: Structure, layer: str, classes: Array, kind: str) -
 
 def _only_together(structure: Structure, layer: str, neurons: Sequence[int]) -> Refused:
     whole = together(structure, layer, neurons)
+    if 0 < len(whole) < structure.neuron_labels(layer).size and set(whole) != set(neurons):
+        try:
+            removal(structure, layer, whole)
+        except Refused as refusal:  # what is named has to be right
+            return refusal
     shown = ", ".join(map(str, whole[:64])) + (f" and {len(whole) - 64} more" if len(whole) > 64 else "")
     if len(whole) == structure.neuron_labels(layer).size:
         return Refused(
             f"the neurons of {layer} can only go all together (the code cuts or joins them at fixed places), and one "
-            "has to stay",
-            details={"together": whole},
+            "has to stay"
         )
     return Refused(
         f"these neurons of {layer} go only together with others, as a whole group or head: name {shown}",
@@ -218,6 +228,19 @@ def _refuse_uneven(structure: Structure, layer: str, neurons: Sequence[int], fla
                 raise _only_together(structure, layer, neurons)
 
 
+def _refuse_numbered_groups(structure: Structure, layer: str, flags: Array, kind: str) -> None:
+    """Whole groups of a normalisation can go or come only where a module tells how many there are."""
+    for mixer in structure.classes.mixers:
+        whole = len(mixer.members) > 1 and any(bool(_hit(structure, row, flags).all()) for row in mixer.members)
+        if whole and not any(
+            isinstance(structure.modules[name], nn.GroupNorm) for name, _ in structure.owners.get(mixer.tensor, [])
+        ):
+            raise Refused(
+                f"these neurons of {layer} cannot be {PAST[kind]}: {mixer.why}, and the number of its groups stands in "
+                "the code"
+            )
+
+
 def moved_or_refused(labels: Array, classes: Array, targets: Array, layer: str) -> Array:
     """As `moved`. Raises Refused where the neurons have different numbers of places."""
     source = moved(labels, classes, targets)
@@ -248,6 +271,8 @@ def _change(structure: Structure, layer: str, edit: _Edit, inexact: tuple[str, .
         found = axes.get((other.weight, other.out_axis))
         if found is not None:
             neurons[name] = {"remove": found.removed, "add": found.added}.get(edit.kind, found.source)
+    if edit.kind == "reorder" and layer not in neurons:
+        neurons[layer] = np.arange(structure.shapes[known.weight][known.out_axis])
     new = {name: tuple(shape) for name, shape in shapes.items()}
     before = structure.parameter_count()
     grown = sum(
@@ -266,7 +291,7 @@ def _change(structure: Structure, layer: str, edit: _Edit, inexact: tuple[str, .
         before,
         before + grown,
         structure.multiply_adds(),
-        structure.multiply_adds(new),
+        structure.multiply_adds(new, lambda atoms: edit.rearrange(structure.classes.of[atoms])[0].size),
         tuple(edit.classes.tolist()),
         () if edit.targets is None else tuple(edit.targets.tolist()),
         edit.copies,
@@ -318,7 +343,8 @@ def _verified(structure: Structure, change: Change, edit: _Edit) -> Change:
         return change
     known = structure.layers[change.layer]
     group = structure.group_number(known.weight, known.out_axis)
-    key = (change.kind, group)
+    # An axis of length 1 is another matter to code that squeezes or broadcasts.
+    key = (change.kind, group, *sorted({(a.tensor, a.axis) for a in change.axes if a.source.size == 1}))
     if key not in structure.verdicts:
         shapes = dict(structure.shapes)
         for axis in change.axes:
@@ -326,10 +352,20 @@ def _verified(structure: Structure, change: Change, edit: _Edit) -> Change:
             shape[axis.axis] = axis.source.size
             shapes[axis.tensor] = tuple(shape)
         structure.verdicts[key] = verdict(
-            structure.network, structure.example, shapes, change.attributes, _expected(structure, group, edit)
+            structure.network,
+            structure.example,
+            shapes,
+            change.attributes,
+            # What the user declared wins over what a run would tell, as long as it runs.
+            {} if structure.declared else _expected(structure, group, edit),
+            structure.numbers if not structure.declared else (),
+            structure.cuts,
         )
-    if structure.verdicts[key]:
-        raise Refused(f"these neurons of {change.layer} cannot be {PAST[change.kind]}: {structure.verdicts[key]}")
+    found = structure.verdicts[key]
+    if found.refusal:
+        raise Refused(f"these neurons of {change.layer} cannot be {PAST[change.kind]}: {found.refusal}")
+    if found.inexact and not structure.declared:
+        return replace(change, inexact=(*change.inexact, found.inexact))
     return change
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,14 @@ class Mixer:
     members: list[Array]
     why: str
     tensor: str
+
+    def arrays(self) -> list[Array]:
+        """All atoms that it holds."""
+        return self.members
+
+    def follow(self, follow: Callable[[Array], Array]) -> None:
+        """Exchange them."""
+        self.members = [left for left in (follow(members) for members in self.members) if left.size]
 
 
 class Classes:
@@ -44,6 +52,12 @@ class Classes:
             classes = self.of[entries]
             classes = classes[self._fixed[classes] < 0]
             self._fixed[classes] = self._reasons.index(reason)
+        self.absorbed = np.zeros(atoms.count, dtype=bool)
+        for entries in atoms.absorbed:
+            self.absorbed[entries] = True
+        self.summed = np.zeros(atoms.count, dtype=bool)
+        for entries, _ in atoms.summed:
+            self.summed[entries] = True
         self.mixers = [Mixer(list(groups), why, tensor) for groups, why, tensor in atoms.mixed]
 
     def why_fixed(self, classes: Array) -> str:
@@ -65,6 +79,8 @@ class Classes:
         own = np.searchsorted(classes, self.of[atoms])
         new = [first_class + k * classes.size + own for k in range(copies)]
         self.of = np.concatenate([self.of, *new])
+        self.summed = np.concatenate([self.summed, *[self.summed[atoms]] * copies])
+        self.absorbed = np.concatenate([self.absorbed, *[self.absorbed[atoms]] * copies])
         self._count += copies * classes.size
         self._fixed = np.concatenate([self._fixed, np.full(copies * classes.size, -1, dtype=np.int64)])
         return first_atom

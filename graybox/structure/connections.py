@@ -44,14 +44,25 @@ def outgoing(structure: Structure, name: str, neurons: Sequence[int]) -> Outgoin
     direct = structure.marked_atoms(rows[list(neurons)])
     classes = structure.classes.flags(structure.classes.of[rows[list(neurons)]])
     first = min((c.order for c in structure.contractions if c.weight == layer.weight), default=0)
-    regions, joined = [], False
+    # What another layer gives, such as a grouped convolution that goes with this one's neurons, is none of these. A sum
+    # has atoms of its own.
+    given = [structure.own.get((other.weight, other.out_axis), rows) for other in structure.layers.values()]
+    others_own = structure.marked_atoms(np.concatenate(given))
+    regions, joined = [], bool(structure.classes.absorbed[rows[list(neurons)]].any())
     for contraction in structure.contractions:
         if contraction.inputs is None or contraction.order <= first:
             continue
         hit = direct[contraction.inputs]
         if hit.any():
             regions.append(_region(contraction, np.flatnonzero(hit), structure))
-        joined = joined or bool((classes[structure.classes.of[contraction.inputs]] & ~hit).any())
+            # Used a second time, the same columns multiply what others give.
+            joined = joined or any(
+                other.inputs is not None and other.inputs.size == hit.size and not direct[other.inputs[hit]].all()
+                for other in structure.contractions
+                if (other.weight, other.out_axis) == (contraction.weight, contraction.out_axis) and not other.training
+            )
+        summed = classes[structure.classes.of[contraction.inputs]] & ~hit & ~others_own[contraction.inputs]
+        joined = joined or bool(summed.any())
     others = []
     if joined:
         for other, known in structure.layers.items():
@@ -88,19 +99,20 @@ def incoming(structure: Structure, name: str) -> list[tuple[tuple[str, int], ...
     if layer.in_axis < 0:
         return []
     width = structure.shapes[layer.weight][layer.in_axis]
-    mine = [c for c in structure.contractions if c.weight == layer.weight and c.out_axis == layer.out_axis]
-    if not mine or mine[0].inputs is None or mine[0].inputs.size % width:
-        return [()] * width
-    # A grouped convolution's weight has one place for an input of each group.
-    arriving = mine[0].inputs.reshape(-1, width)
-    owners = _owners(structure, before=mine[0].order)
-    found = []
-    for column in range(width):
-        feeding: list[tuple[str, int]] = []
-        for atom in arriving[:, column]:
-            feeding += owners.direct.get(int(atom)) or owners.by_class.get(int(structure.classes.of[atom]), [])
-        found.append(tuple(dict.fromkeys(feeding)))
-    return found
+    feeding: list[dict[tuple[str, int], None]] = [{} for _ in range(width)]
+    for contraction in structure.contractions:  # a module that is used twice is fed twice
+        if (contraction.weight, contraction.out_axis) != (layer.weight, layer.out_axis):
+            continue
+        if contraction.inputs is None or contraction.inputs.size % width:
+            continue
+        # A grouped convolution's weight has one place for an input of each group.
+        arriving = contraction.inputs.reshape(-1, width)
+        owners = _owners(structure, before=contraction.order)
+        for column in range(width):
+            for atom in arriving[:, column]:
+                of_class = owners.by_class.get(int(structure.classes.of[atom]), [])
+                feeding[column].update(dict.fromkeys(owners.direct.get(int(atom)) or of_class))
+    return [tuple(found) for found in feeding]
 
 
 class _owners:
@@ -132,18 +144,16 @@ def reading(structure: Structure, name: str) -> Reading | None:
     rows = structure.own.get((layer.weight, layer.out_axis))
     if rows is None:
         return None
-    own_order = min((c.order for c in structure.contractions if c.weight == layer.weight), default=0)
-    later = [
-        (consumer, contraction)
-        for consumer, contraction in structure.observed_inputs()
-        if contraction.order > own_order and contraction.inputs is not None
-    ]
     of = structure.classes.of
-    for identity in (lambda atoms: atoms, lambda atoms: of[atoms]):
-        wanted = identity(rows)
-        for consumer, contraction in sorted(later, key=lambda pair: pair[1].order):
-            assert contraction.inputs is not None
-            columns = _columns(wanted, identity(contraction.inputs))
+    own_order = min((c.order for c in structure.contractions if c.weight == layer.weight), default=0)
+    later = [pair for pair in structure.observed_inputs() if pair[1].order > own_order]
+    marks, flags = structure.marked_atoms(rows), structure.classes.flags(of[rows])
+    for alone in (True, False):
+        for consumer, contraction in later:
+            given = contraction.inputs
+            if given is None or not (marks[given] if alone else flags[of[given]]).any():
+                continue
+            columns = _columns(rows, given) if alone else _columns(of[rows], of[given])
             if columns is not None:
                 return Reading(consumer, structure.input_axis(consumer), columns)
     return None

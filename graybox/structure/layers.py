@@ -29,6 +29,8 @@ def find_layers(
         if (contraction.weight, contraction.out_axis) in seen:
             continue
         seen.add((contraction.weight, contraction.out_axis))
+        if contraction.in_axis == 0 and contraction.groups > 1:
+            continue  # a grouped transposed convolution: its groups share the axis of its outputs
         candidates = owners.get(contraction.weight, [])
         name = next((module for module, _ in candidates if module and module not in layers), contraction.weight)
         key = next((key for module, key in candidates if module == name), contraction.weight.rpartition(".")[2])

@@ -87,6 +87,12 @@ class Atoms:
     fixed: list[tuple[Array, str]] = field(default_factory=list)
     mixed: list[tuple[Array, str, str]] = field(default_factory=list)
     """(atoms [groups, members], what mixes them, tensor name): exact only where whole groups go."""
+    absorbed: list[Array] = field(default_factory=list)
+    """What was multiplied into other activations, and goes on under their atoms."""
+    summed: list[tuple[Array, str]] = field(default_factory=list)
+    """What is added up with weight 1: one that is gone is one that is zero, but one that comes changes the sum."""
+    cuts: list[tuple[int, ...]] = field(default_factory=list)
+    """Shapes that the code gives tensors by a view, in order."""
     grids: list[Array] = field(default_factory=list)
     """Dimensions that the code cuts into several: what goes must be whole hyperplanes along one of them."""
 
@@ -148,9 +154,23 @@ class Atoms:
         # Each runs through all of the other's own dimensions, so that only what they share tells entries apart.
         return a.without(set(a.dims) - set(b.dims))
 
+    def collapse(self, block: Block, dims: Iterable[int]) -> Block | None:
+        """A block without some of its dimensions: all along them go together, and go on under atoms of their own."""
+        gone = set(dims) & set(block.dims)
+        if not gone:
+            return block
+        self.unite_along(block.atoms, [axis for axis, dim in enumerate(block.dims) if dim in gone])
+        left = block.without(gone)
+        if left is None:
+            return None
+        atoms = self.new(left.atoms.shape)
+        self.unite(atoms, left.atoms)
+        return Block(left.dims, atoms)
+
     def recut(self, layout: Layout, shape: Sequence[int]) -> Layout:
         """The layout of the same numbers in the same order, in another shape."""
         shape = tuple(shape)
+        self.cuts.append(shape)
         if layout.shape == shape:
             return layout
         cuts = _cuts(layout.shape, shape)

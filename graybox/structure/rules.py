@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from graybox.structure.layout import Array, Atoms, Block, Layout
@@ -63,6 +64,18 @@ class Contraction:
     training: bool = False
     """Seen in training mode."""
 
+    def arrays(self) -> list[Array]:
+        """All atoms that it holds."""
+        return [atoms for atoms in (self.inputs, self.times) if atoms is not None]
+
+    def follow(self, follow: Callable[[Array], Array]) -> None:
+        """Exchange them."""
+        self.inputs = None if self.inputs is None else follow(self.inputs)
+        self.times = None if self.times is None else follow(self.times)
+
+    times: Array | None = None
+    """Atoms of other neurons, for each of which it multiplies once more (tokens mixed channel by channel)."""
+
 
 @dataclass
 class Norm:
@@ -74,6 +87,14 @@ class Norm:
     inputs: Array
     order: int
 
+    def arrays(self) -> list[Array]:
+        """All atoms that it holds."""
+        return [self.inputs]
+
+    def follow(self, follow: Callable[[Array], Array]) -> None:
+        """Exchange them."""
+        self.inputs = follow(self.inputs)
+
 
 @dataclass
 class Tracing:
@@ -83,6 +104,11 @@ class Tracing:
     contractions: list[Contraction] = field(default_factory=list)
     norms: list[Norm] = field(default_factory=list)
     unknown: dict[str, int] = field(default_factory=dict)
+    numbers: list[tuple[str, tuple[float, ...]]] = field(default_factory=list)
+    """Numbers that the code calculates with, in order: one that depends on how many neurons there are shows."""
+    owners: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """(tensor, axis) by the first atom of every axis of every parameter and buffer."""
+    sizes: dict[tuple[str, int], int] = field(default_factory=dict)
     order: int = 0
     layouts: Any = None
     """Layouts by tensor, set by the tracer."""
@@ -102,7 +128,7 @@ class Tracing:
             return known(self, call)
         tensors = tensors_in(call.arguments.values())
         if not tensors:
-            return _factory(call.out)
+            return _factory(call)
         touched = [layout for layout in map(self.layout, tensors) if layout.blocks]
         if touched:
             self.unknown[call.name] = self.unknown.get(call.name, 0) + 1
@@ -143,6 +169,9 @@ class Tracing:
             arrays = {id(block.atoms): block.atoms for block in blocks}
             if len({array.tobytes() for array in arrays.values()}) > 1:
                 merged = tuple(self._renewed(block) for block in merged)
+        elif not fresh and len(blocks) > len(merged):
+            kept = np.concatenate([block.atoms.reshape(-1) for block in merged])
+            self.atoms.absorbed += [block.atoms[~np.isin(block.atoms, kept)] for block in blocks]
         return Layout(tuple(shape), merged, wild)
 
     def _renewed(self, block: Block) -> Block:
@@ -157,11 +186,11 @@ class Tracing:
         blocks = []
         for block in layout.blocks:
             inside = [axis for axis, dim in enumerate(block.dims) if dim in dims]
-            if inside:
-                if not exact:
-                    self.mix(block, inside, why)
-                self.atoms.unite_along(block.atoms, inside) if len(inside) < len(block.dims) else None
-            left = block.without(dims)
+            if inside and exact:
+                self.atoms.summed.append((block.atoms.reshape(-1), why))
+            elif inside:
+                self.mix(block, inside, why)
+            left = self.atoms.collapse(block, dims) if len(inside) < len(block.dims) else None
             if left is not None:
                 blocks.append(left)
         shape = tuple(1 if dim in dims else size for dim, size in enumerate(layout.shape))
@@ -187,7 +216,14 @@ def tensors_in(values: Any) -> list[torch.Tensor]:
     return found
 
 
-def _factory(out: Any) -> Layouts:
+CONSTANT = ("zeros", "ones", "full", "empty", "empty_strided", "scalar_tensor", "rand", "randn", "bernoulli", "normal")
+"""Factories whose result is the same, or drawn anew, at every index."""
+
+
+def _factory(call: Call) -> Layouts:
+    out = call.out
+    if call.name not in CONSTANT:
+        return None  # numbers that tell places apart, such as a range
     if isinstance(out, torch.Tensor):
         return Layout(tuple(out.shape), wild=True)
     if isinstance(out, (list, tuple)):

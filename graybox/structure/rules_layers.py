@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -65,19 +66,19 @@ def multiply(tracing: Tracing, a: Layout, b: Layout, batch: int) -> Layout:
         if block is None:
             continue
         if free in block.dims and len(block.dims) > 1:  # every row sums over all of them
-            tracing.atoms.unite_along(block.atoms, [block.dims.index(free)])
-            slimmer = block.without([free])
+            slimmer = tracing.atoms.collapse(block, [free])
             assert slimmer is not None
             block = slimmer
         # Renamed so that both call the summed dimension -1.
         dims = tuple(-1 if dim == k else dim for dim in block.dims)
         inner.append((dims, block.atoms))
-    order = sorted({dim for dims, _ in inner for dim in dims if dim >= 0}) + [-1]
+    order = sorted({dim for dims, _ in inner for dim in dims if dim >= 0})
+    order.append(-1)
     spread = [_spread(dims, atoms, order) for dims, atoms in inner]
     for side, other in ((inner_a, b), (inner_b, a)):
-        if side is not None and (inner_b if side is inner_a else inner_a) is None and not other.wild:
-            if a.shape[-1] > 1:
-                tracing.atoms.fix(side.atoms, FIXED_SIZE)
+        alone = side is not None and (inner_b if side is inner_a else inner_a) is None
+        if side is not None and alone and not other.wild and a.shape[-1] > 1:
+            tracing.atoms.fix(side.atoms, FIXED_SIZE)
     if len(spread) == 2:
         tracing.atoms.unite(*spread)
         if not a.origin and not b.origin and len(order) == 1:
@@ -89,7 +90,10 @@ def multiply(tracing: Tracing, a: Layout, b: Layout, batch: int) -> Layout:
             dims = tuple(order[:-1])
             keep = [axis for axis, size in enumerate(atoms.shape[:-1]) if size > 1]
             if keep:
-                kept.append(Block(tuple(dims[axis] for axis in keep), atoms[..., 0].squeeze()))
+                first = atoms[..., 0].squeeze()
+                own = tracing.atoms.new(first.shape)
+                tracing.atoms.unite(own, first)
+                kept.append(Block(tuple(dims[axis] for axis in keep), own))
     # What each operand keeps: a's n at `batch`, b's m at the last place; both already are there.
     result = Layout(shape, tracing.atoms.merge(kept))
     _record_product(tracing, a, b, batch, inner_a, inner_b)
@@ -113,9 +117,14 @@ def _record_product(
         if weight.origin is None or other.origin is not None:
             continue
         name, axes = weight.origin
+        if axes[free] < 0 or axes[k] < 0:
+            continue
         inputs = inner.atoms if inner is not None and len(inner.dims) == 1 else None
-        rows = other.shape[batch] if weight is b else other.shape[batch + 1]
-        tracing.contractions.append(Contraction(name, axes[free], axes[k], 1, inputs, tracing.order, float(rows)))
+        rows = math.prod(other.shape[:batch]) * (other.shape[batch] if weight is b else other.shape[batch + 1])
+        along = other.block(batch if weight is b else batch + 1)
+        times = None if along is None or len(along.dims) > 1 else along.atoms
+        each = float(rows) / (1 if times is None else times.size)
+        tracing.contractions.append(Contraction(name, axes[free], axes[k], 1, inputs, tracing.order, each, times=times))
         return
 
 
@@ -127,14 +136,12 @@ def convolved(tracing: Tracing, call: Call) -> Layouts:
     x, weight = tracing.layout(call["input"]), tracing.layout(call["weight"])
     groups, transposed = int(call["groups"]), bool(call.get("transposed", False))
     channel = 1 if len(x.shape) == len(weight.shape) else 0  # without a batch: channels first
-    for block in x.blocks:
-        if set(block.dims) - {channel, channel - 1}:
-            tracing.atoms.fix(block.atoms, "a convolution slides over them")
+    x = _over(tracing, x, {channel, channel - 1} & set(range(len(x.shape))), "a convolution slides over them")
     inputs = _channels(x, channel)
     out_axis, in_axis = (1, 0) if transposed else (0, 1)
     rows, columns = _axis_atoms(weight, out_axis), _axis_atoms(weight, in_axis)
     shape = tuple(call.out.shape)
-    outputs = _connect(tracing, inputs, rows, columns, groups, transposed, x, channel)
+    outputs = connect_channels(tracing, inputs, rows, columns, groups, transposed, x, channel)
     if outputs is not None and shape[channel] == 1:
         outputs = None
     out = Layout(shape, () if outputs is None else (Block((channel,), outputs),))
@@ -157,6 +164,20 @@ def convolved(tracing: Tracing, call: Call) -> Layouts:
     return out
 
 
+def _over(tracing: Tracing, x: Layout, dims: set[int], why: str) -> Layout:
+    """The layout over some dimensions only: what else belongs to the same blocks goes together, and blocks over none
+    of them are fixed."""
+    blocks = []
+    for block in x.blocks:
+        if not set(block.dims) & dims:
+            tracing.atoms.fix(block.atoms, why)
+            continue
+        left = tracing.atoms.collapse(block, set(block.dims) - dims)
+        if left is not None:
+            blocks.append(left)
+    return Layout(x.shape, tuple(blocks), x.wild)
+
+
 def _channels(x: Layout, channel: int) -> Array | None:
     block = x.block(channel)
     return block.atoms if block is not None and block.dims == (channel,) else None
@@ -167,7 +188,7 @@ def _axis_atoms(weight: Layout, axis: int) -> Array | None:
     return block.atoms if block is not None and len(block.dims) == 1 else None
 
 
-def _connect(
+def connect_channels(
     tracing: Tracing, inputs: Array | None, rows: Array | None, columns: Array | None, groups: int, transposed: bool,
     x: Layout, channel: int,
 ) -> Array | None:  # fmt: skip
@@ -292,8 +313,11 @@ def _tie(tracing: Tracing, call: Call, x: Layout, dims: Sequence[int]) -> None:
                 tracing.atoms.unite(block.atoms.reshape([-1, *[1] * (over.ndim - 1)]), over)
                 continue
             tracing.atoms.unite(block.atoms, over)
-            if own.origin is not None:
-                tracing.norms.append(Norm(own.origin[0], own.origin[1][axis], role, over, tracing.order))
+            home = tracing.owners.get(int(block.atoms[0]))
+            if home is not None:
+                # Instance normalisation repeats its tensors for every sample.
+                once = over[: tracing.sizes[home]]
+                tracing.norms.append(Norm(*home, role, once, tracing.order))
 
 
 # -- embedding -----------------------------------------------------------------------------------------
@@ -342,9 +366,8 @@ def _pool(spatial: int) -> None:
     @rule(*POOLS[spatial].split())
     def pooled(tracing: Tracing, call: Call) -> Layouts:
         x = tracing.layout(call.get("self", call.get("input")))
-        slid = range(len(x.shape) - spatial, len(x.shape))
-        tracing.atoms.fix_layout(x, f"the operator {call.name!r} slides over them", slid)
-        blocks = tuple(block for block in x.blocks if not set(block.dims) & set(slid))
+        still = set(range(len(x.shape) - spatial))
+        blocks = _over(tracing, x, still, f"the operator {call.name!r} slides over them").blocks
         outs = [call.out] if isinstance(call.out, torch.Tensor) else call.out
         layouts = [Layout(tuple(o.shape), blocks) if len(o.shape) == len(x.shape) else None for o in outs]
         return layouts[0] if isinstance(call.out, torch.Tensor) else layouts

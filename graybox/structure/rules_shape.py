@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -51,7 +52,11 @@ def unit_dims(tracing: Tracing, call: Call) -> Layouts:
 def expanded(tracing: Tracing, call: Call) -> Layouts:
     layout = tracing.layout(call["self"])
     shift = len(call.out.shape) - len(layout.shape)
-    return layout.moved({dim: dim + shift for dim in range(len(layout.shape))}, call.out.shape)
+    moved = layout.moved({dim: dim + shift for dim in range(len(layout.shape))}, call.out.shape)
+    if layout.origin is None:
+        return moved
+    name, axes = layout.origin
+    return replace(moved, origin=(name, (*[-1] * shift, *axes)))
 
 
 # -- cuts ----------------------------------------------------------------------------------------------
@@ -170,10 +175,19 @@ def stacked(tracing: Tracing, call: Call) -> Layouts:
 def repeated(tracing: Tracing, call: Call) -> Layouts:
     layout = tracing.layout(call.get("self", call.get("input")))
     shift = len(call.out.shape) - len(layout.shape)
-    grown = [d for d, size in enumerate(layout.shape) if call.out.shape[d + shift] != size]
-    tracing.atoms.fix_layout(layout, f"the operator {call.name!r} repeats them", grown)
-    kept = tuple(block for block in layout.blocks if not set(block.dims) & set(grown))
-    return replace(layout, blocks=kept).moved({d: d + shift for d in range(len(layout.shape))}, call.out.shape)
+    kept = []
+    for block in layout.blocks:
+        again = [call.out.shape[d + shift] // layout.shape[d] for d in block.dims]
+        if call.name == "repeat_interleave":
+            atoms = block.atoms
+            for axis, times in enumerate(again):
+                atoms = np.repeat(atoms, times, axis)
+        else:
+            atoms = np.tile(block.atoms, again)
+        kept.append(Block(block.dims, atoms))
+    return replace(layout, blocks=tuple(kept), origin=None).moved(
+        {d: d + shift for d in range(len(layout.shape))}, call.out.shape
+    )
 
 
 # -- order and place -----------------------------------------------------------------------------------
@@ -187,7 +201,7 @@ def turned(tracing: Tracing, call: Call) -> Layouts:
     for block in layout.blocks:
         axes = [axis for axis, dim in enumerate(block.dims) if dim in dims]
         if axes and call.name == "flip":
-            blocks.append(Block(block.dims, np.flip(block.atoms, axes)))
+            blocks.append(Block(block.dims, np.flip(block.atoms, tuple(axes))))
             continue
         if axes:
             tracing.atoms.fix(block.atoms, "the operator 'roll' moves them by a fixed number of places")
@@ -203,8 +217,19 @@ def padded(tracing: Tracing, call: Call) -> Layouts:
     layout = tracing.layout(call["self"])
     grown = [d for d, size in enumerate(layout.shape) if call.out.shape[d] != size]
     tracing.atoms.fix_layout(layout, "they are padded to a fixed number", grown)
-    blocks = tuple(block for block in layout.blocks if not set(block.dims) & set(grown))
-    return Layout(tuple(call.out.shape), blocks, layout.wild)
+    blocks = []
+    for block in layout.blocks:
+        if not set(block.dims) & set(grown):
+            blocks.append(block)
+        elif call.name == "constant_pad_nd" and len(block.dims) == 1:
+            (dim,) = block.dims
+            before = int(call["pad"][2 * (len(layout.shape) - 1 - dim)])
+            atoms = tracing.atoms.new([call.out.shape[dim]])
+            tracing.atoms.fix(atoms, "they are padded to a fixed number")
+            if 0 <= before <= atoms.size - block.atoms.size:
+                atoms[before : before + block.atoms.size] = block.atoms
+            blocks.append(Block(block.dims, atoms))
+    return Layout(tuple(call.out.shape), tuple(blocks), layout.wild)
 
 
 @rule("index", "_unsafe_index")
@@ -254,9 +279,9 @@ def pixels(tracing: Tracing, call: Call) -> Layouts:
         tracing.atoms.fix_layout(layout, "they are shuffled into positions", [channel])
         return None
     square = int(call["upscale_factor"]) ** 2
-    apart = block.atoms.reshape(-1, square)
-    tracing.atoms.unite_along(apart, [1])
-    return _with_block(layout, call.out.shape, block, np.ascontiguousarray(apart[:, 0]))
+    together = tracing.atoms.collapse(Block((0, 1), block.atoms.reshape(-1, square)), [1])
+    assert together is not None
+    return _with_block(layout, call.out.shape, block, together.atoms)
 
 
 @rule("channel_shuffle", "native_channel_shuffle")
@@ -270,7 +295,6 @@ def channel_shuffled(tracing: Tracing, call: Call) -> Layouts:
     apart = block.atoms.reshape(groups, -1)
     tracing.atoms.grids.append(apart)
     return _with_block(layout, layout.shape, block, np.ascontiguousarray(apart.T).reshape(-1))
-
 
 
 @rule("as_strided", "as_strided_", "as_strided_copy")

@@ -15,10 +15,12 @@ from graybox.errors import NotFound, Refused
 from graybox.structure import changes, connections
 from graybox.structure.change import Change, Fill, Follower, Outgoing, Reading, WeightedLayer
 from graybox.structure.classes import Classes, with_copies
+from graybox.structure.holders import Holder, find_holders
 from graybox.structure.layers import find_layers, tensor_owners
 from graybox.structure.layout import Array, Layout
 from graybox.structure.rules import Contraction
-from graybox.structure.tracer import Trace, trace_network
+from graybox.structure.tracer import OUTPUT, Trace, trace_network
+from graybox.structure.verification import CALCULATES, Verdict
 
 Axis = tuple[str, int]
 
@@ -27,15 +29,22 @@ class Structure:
     """Built by `Structure.trace`, or from what the user declared. Changes only by `commit`."""
 
     def __init__(
-        self, network: nn.Module, trace: Trace, example: Any = None, remake: Callable[[], Trace] | None = None
+        self,
+        network: nn.Module,
+        trace: Trace,
+        example: Any = None,
+        remake: Callable[[], Trace] | None = None,
+        *,
+        declared: bool = False,
     ) -> None:
         self.network = network
+        self.declared = declared
         self.example = example
         self._remake = remake
         self.modules = dict(network.named_modules())
         self.owners = tensor_owners(self.modules)
         self._parameters = {name for name, _ in network.named_parameters()}
-        self.verdicts: dict[tuple[str, int], str] = {}
+        self.verdicts: dict[tuple[object, ...], Verdict] = {}
         self._take(trace)
         self.groups, self._group_of = _groups(self.own, self.classes)
         self.layers = find_layers(self.modules, self.contractions, self.own, self.classes.of)
@@ -56,13 +65,18 @@ class Structure:
         self.unknown_operators = tuple(sorted(tracing.unknown))
         self.contractions = _without_repeats(tracing.contractions)
         self.norms = tracing.norms
+        self.numbers = tracing.numbers
+        self.cuts = tracing.atoms.cuts
         self.shapes = {name: tuple(value.shape) for name, value in trace.tensors.items()}
         self.own: dict[Axis, Array] = {
             (name, block.dims[0]): block.atoms for name, layout in trace.own.items() for block in layout.blocks
         }
         self._inputs = trace.inputs
+        self._holders: list[list[Holder]] = []
+        self._outputs: dict[str, bool] = {}
         self._observed: list[tuple[str, Contraction]] | None = None
         self._input_axes: dict[str, int] = {}
+        self._readings: dict[str, tuple[Array | None, Contraction | None, Array | None, Reading | None]] = {}
 
     # -- looking -------------------------------------------------------------------------------------
 
@@ -85,6 +99,19 @@ class Structure:
             raise Refused(f"{name} has one neuron only, which has to stay alone")
         return labels
 
+    def is_output(self, name: str) -> bool:
+        """Whether a layer's neurons are the network's output."""
+        if name not in self._outputs:  # no edit makes one, or unmakes it
+            self._outputs[name] = self._is_output(name)
+        return self._outputs[name]
+
+    def _is_output(self, name: str) -> bool:
+        layer = self.layer(name)
+        labels = self.labels(layer.weight, layer.out_axis)
+        if labels is None:  # one neuron: the output, where nothing else consumes it
+            return name == list(self.layers)[-1]
+        return self.classes.why_fixed(labels) == OUTPUT
+
     def group_number(self, tensor: str, axis: int) -> int:
         """Which group of axes, all of which share classes with one another, this one is in."""
         return self._group_of[tensor, axis]
@@ -101,13 +128,19 @@ class Structure:
         """Of the whole network."""
         return sum(math.prod(self.shapes[name]) for name in self._parameters)
 
-    def multiply_adds(self, shapes: Mapping[str, tuple[int, ...]] | None = None) -> int:
+    def multiply_adds(
+        self, shapes: Mapping[str, tuple[int, ...]] | None = None, length: Callable[[Array], int] = len
+    ) -> int:
         """Of the layers with weights, for one sample of the example input; 0 where there is none.
 
-        shapes: of tensors that are to be taken for others than they are.
+        shapes: of tensors that are to be taken for others than they are. length: how many are left of some atoms.
         """
         known = shapes or {}
-        total = sum(c.multiplicity * math.prod(known.get(c.weight, self.shapes[c.weight])) for c in self.contractions)
+        total = 0.0
+        for c in self.contractions:
+            if not c.training:  # such as an auxiliary head
+                times = 1 if c.times is None else length(c.times)
+                total += c.multiplicity * times * math.prod(known.get(c.weight, self.shapes[c.weight]))
         return round(total / _batch(self.example))
 
     def followers(self, layer: str) -> list[Follower]:
@@ -124,19 +157,30 @@ class Structure:
 
     def reading(self, layer: str) -> Reading | None:
         """Where a layer's neurons are seen as the next weighted layer consumes them; None where nothing sees them."""
-        return connections.reading(self, layer)
+        rows = self.own.get((self.layer(layer).weight, self.layer(layer).out_axis))
+        known = self._readings.get(layer)
+        # Arrays of atoms are exchanged, never changed, when an edit touches them.
+        if known is not None and known[0] is rows and (known[1] is None or known[1].inputs is known[2]):
+            return known[3]
+        found = connections.reading(self, layer)
+        contraction = None if found is None else dict(self.observed_inputs())[found.reader]
+        self._readings[layer] = (rows, contraction, None if contraction is None else contraction.inputs, found)
+        return found
 
     def observed_inputs(self) -> list[tuple[str, Contraction]]:
         """(module name, contraction) of the layers whose module gets as input what its weight multiplies."""
         if self._observed is None:
             self._observed = []
+            first: dict[Axis, Contraction] = {}
+            for contraction in self.contractions:
+                first.setdefault((contraction.weight, contraction.out_axis), contraction)
             for name, layer in self.layers.items():
-                given = self._inputs.get(name)
-                mine = [c for c in self.contractions if (c.weight, c.out_axis) == (layer.weight, layer.out_axis)]
-                axis = None if given is None or not mine else _axis_with(given, mine[0].inputs)
-                if axis is not None:
-                    self._observed.append((name, mine[0]))
+                given, mine = self._inputs.get(name), first.get((layer.weight, layer.out_axis))
+                axis = None if given is None or mine is None else _axis_with(given, mine.inputs)
+                if axis is not None and mine is not None:
+                    self._observed.append((name, mine))
                     self._input_axes[name] = axis
+            self._observed.sort(key=lambda pair: pair[1].order)
         return self._observed
 
     def input_axis(self, layer: str) -> int:
@@ -181,53 +225,50 @@ class Structure:
             if change.axes:
                 self.refresh()
             return
+        if CALCULATES in change.inexact:  # with other numbers from now on
+            self.refresh()
+            return
         classes = np.asarray(change.classes)
         labels = self.classes.of
+        flags = self.classes.flags(classes)
+        cloned = np.flatnonzero(flags[labels]) if change.kind == "add" else labels[:0]
+        first = self.classes.clone(cloned, classes, change.copies) if change.kind == "add" else 0
         memo: dict[int, Array] = {}
-        if change.kind == "add":
-            every = np.unique(np.concatenate([atoms.reshape(-1) for atoms in self._arrays()]))
-            flags = self.classes.flags(classes)
-            cloned = every[flags[labels[every]]]
-            first = self.classes.clone(cloned, classes, change.copies)
 
         def follow(atoms: Array) -> Array:
-            if id(atoms) in memo:
-                return memo[id(atoms)]
-            if change.kind == "remove":
-                new = atoms[~removed[labels[atoms]]]
-            elif change.kind == "add":
-                like, copy = with_copies(flags[labels[atoms]], change.copies)
-                new = atoms[like]
-                fresh = copy > 0
-                new[fresh] = first + (copy[fresh] - 1) * cloned.size + np.searchsorted(cloned, new[fresh])
-            else:
-                source = changes.moved_or_refused(labels[atoms], classes, np.asarray(change.targets), change.layer)
-                new = atoms[source]
-            memo[id(atoms)] = new if new.size != atoms.size or change.kind == "reorder" else atoms
+            if id(atoms) not in memo:
+                hit = flags[labels[atoms]]
+                memo[id(atoms)] = followed(atoms, hit) if hit.any() else atoms
             return memo[id(atoms)]
 
-        removed = self.classes.flags(classes)
-        self._follow(follow)
+        def followed(atoms: Array, hit: Array) -> Array:
+            if change.kind == "remove":
+                return np.asarray(atoms[~hit])
+            if change.kind == "reorder":
+                source = changes.moved_or_refused(labels[atoms], classes, np.asarray(change.targets), change.layer)
+                return np.asarray(atoms[source])
+            like, copy = with_copies(hit, change.copies)
+            new = atoms[like]
+            fresh = copy > 0
+            new[fresh] = first + (copy[fresh] - 1) * cloned.size + np.searchsorted(cloned, new[fresh])
+            return np.asarray(new)
+
+        known = self.layers[change.layer]
+        self._follow(follow, self._group_of[known.weight, known.out_axis])
         for axis in change.axes:
             shape = list(self.shapes[axis.tensor])
             shape[axis.axis] = axis.source.size
             self.shapes[axis.tensor] = tuple(shape)
 
-    def _arrays(self) -> list[Array]:
-        found = [*self.own.values(), *(n.inputs for n in self.norms)]
-        found += [c.inputs for c in self.contractions if c.inputs is not None]
-        return found
-
-    def _follow(self, follow: Callable[[Array], Array]) -> None:
+    def _follow(self, follow: Callable[[Array], Array], group: int) -> None:
         self.observed_inputs()  # asked of the layouts of before, which do not follow
-        self.own = {axis: follow(atoms) for axis, atoms in self.own.items()}
-        for contraction in self.contractions:
-            if contraction.inputs is not None:
-                contraction.inputs = follow(contraction.inputs)
-        for norm in self.norms:
-            norm.inputs = follow(norm.inputs)
-        for mixer in self.classes.mixers:
-            mixer.members = [left for left in (follow(members) for members in mixer.members) if left.size]
+        self._holders = self._holders or find_holders(
+            self.classes, self.own, self.groups, self.contractions, self.norms
+        )
+        for axis in self.groups[group]:
+            self.own[axis] = follow(self.own[axis])
+        for holder in self._holders[group]:
+            holder.follow(follow)
 
     def refresh(self) -> None:
         """Look at the network anew: its tensors were changed from outside."""

@@ -1,7 +1,8 @@
 """Runs a network once in training and once in evaluation mode, and watches which operator does what to which atoms.
 
-The run needs no numbers: parameters and input are replaced by tensors of the same shape without any ("meta"), so that
-nothing is computed, nothing learnt and no memory taken. A network that looks at its numbers on the way is run with them.
+The run needs no numbers: parameters and input are replaced by tensors of the same shape without any ("meta"), so
+that nothing is computed, nothing learnt and no memory taken. A network that looks at its numbers on the way is run
+with them.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from graybox.errors import Invalid
 from graybox.structure import rules_elementwise, rules_layers, rules_shape  # noqa: F401  # they register themselves
 from graybox.structure.layout import Block, Layout
 from graybox.structure.rules import Call, Tracing, tensors_in
+from graybox.tracking import Ledger, TrackingMode
 
-Tensors = Mapping[str, torch.Tensor]
+OUTPUT = "they are the network's output"
 
 
 @dataclass
@@ -51,14 +53,21 @@ def trace_network(network: nn.Module, example: Any, shapes: Mapping[str, tuple[i
 
     Raises Invalid, with the network's own error, when it cannot be run on it. Nothing of the network changes.
     """
+    network = getattr(network, "_plain", network)  # whose attributes nothing around it can hide
     tensors = {
         name: value if shapes is None or name not in shapes else value.new_empty(shapes[name], device="meta")
         for name, value in named_tensors(network).items()
     }
     tracing = Tracing()
-    own = {name: _own_layout(tracing, name, value) for name, value in tensors.items()}
+    own = {name: own_layout(tracing, name, value) for name, value in tensors.items()}
     trace = Trace(tracing, tensors, own)
-    with torch.no_grad(), as_it_was(network), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+    with (
+        torch.no_grad(),
+        as_it_was(network),
+        uncounted(network),
+        sdpa_kernel(SDPBackend.MATH),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # the network's own run shows them
         for training in (False, True):
             set_modes(network, training)
@@ -81,8 +90,12 @@ def named_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def _own_layout(tracing: Tracing, name: str, value: torch.Tensor) -> Layout:
+def own_layout(tracing: Tracing, name: str, value: torch.Tensor) -> Layout:
+    """Fresh atoms for every index of every axis of a parameter or buffer."""
     blocks = tuple(Block((dim,), tracing.atoms.new([size])) for dim, size in enumerate(value.shape) if size > 1)
+    for block in blocks:
+        tracing.owners[int(block.atoms[0])] = (name, block.dims[0])
+        tracing.sizes[name, block.dims[0]] = block.atoms.size
     return Layout(tuple(value.shape), blocks, origin=(name, tuple(range(value.dim()))))
 
 
@@ -101,6 +114,22 @@ def as_it_was(network: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+@contextmanager
+def uncounted(network: nn.Module) -> Iterator[None]:
+    """Layers that count what their neurons do leave it for a while."""
+    ledgers = {
+        id(ledger): ledger for m in network.modules() if isinstance(ledger := getattr(m, "ledger", None), Ledger)
+    }
+    modes = [(ledger, ledger.mode) for ledger in ledgers.values()]
+    for ledger, _ in modes:
+        ledger.mode = TrackingMode.DISABLED
+    try:
+        yield
+    finally:
+        for ledger, mode in modes:
+            ledger.mode = mode
 
 
 def _watch_somehow(network: nn.Module, example: Any, trace: Trace, training: bool) -> None:
@@ -128,10 +157,7 @@ def _watch(network: nn.Module, example: Any, trace: Trace, kind: str, *, record:
     tracing.layouts = layouts
     stand_ins: dict[str, torch.Tensor] = {}
     for name, value in trace.tensors.items():
-        # Its own copy of a buffer, which training mode writes to.
-        twin = torch.empty_like(value, device="meta") if kind == "meta" else (
-            value.detach().clone() if not isinstance(value, nn.Parameter) else value.detach()
-        )  # fmt: skip
+        twin = torch.empty_like(value, device="meta") if kind == "meta" else _numbers_of(value, example)
         stand_ins[name] = twin
         layouts[twin] = trace.own[name]
     given = tree_map(lambda v: _meta(v) if kind == "meta" else v, example)
@@ -149,13 +175,21 @@ def _watch(network: nn.Module, example: Any, trace: Trace, kind: str, *, record:
         for contraction in tracing.contractions[marks[0] :]:
             contraction.training = not record
         for tensor in tensors_in(tree_leaves(answer)):
-            tracing.atoms.fix_layout(tracing.layout(tensor), "they are the network's output")
+            tracing.atoms.fix_layout(tracing.layout(tensor), OUTPUT)
     except Exception:
         # Half a run says nothing about who multiplies with what; what it united only makes edits larger.
         del tracing.contractions[marks[0] :], tracing.norms[marks[1] :]
         raise
     finally:
         tracing.layouts = {}
+
+
+def _numbers_of(value: torch.Tensor, example: Any) -> torch.Tensor:
+    if value.is_meta:  # a shape that is tried out
+        devices = {leaf.device for leaf in tensors_in(tree_leaves(example))}
+        return torch.zeros_like(value, device=next(iter(devices), "cpu"))
+    # Its own copy of a buffer, which training mode writes to.
+    return value.detach() if isinstance(value, nn.Parameter) else value.detach().clone()
 
 
 def _meta(value: Any) -> Any:
@@ -204,7 +238,7 @@ class _Watch(TorchDispatchMode):
     """Sees every operator below autograd."""
 
     def __init__(self, tracing: Tracing, layouts: Any) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
         self._tracing = tracing
         self._layouts = layouts
 

@@ -107,9 +107,9 @@ def test_an_exception_shows_the_users_part_of_the_traceback(write: Write) -> Non
     with pytest.raises(UserCodeFailed) as caught:
         load_experiment(str(path))
     assert str(caught.value) == "gx_raises.py:1 raised KeyError: 'colour'"
-    assert "line 3, in get_exp" in caught.value.details
-    assert "line 1, in inner" in caught.value.details
-    assert "experiment_file.py" not in caught.value.details
+    assert "line 3, in get_exp" in caught.value.trace
+    assert "line 1, in inner" in caught.value.trace
+    assert "experiment_file.py" not in caught.value.trace
 
 
 @pytest.mark.parametrize(
@@ -130,21 +130,21 @@ def test_a_file_that_cannot_be_imported_or_called(write: Write, code: str, line:
         load_experiment(str(path))
     assert str(caught.value).startswith(line)
     assert "\n" not in str(caught.value)
-    assert "experiment_file.py" not in caught.value.details
+    assert "experiment_file.py" not in caught.value.trace
 
 
 def test_a_syntax_error_shows_the_place(write: Write) -> None:
     path = write("gx_syntax.py", "x = 1\ndef get_exp(:\n    pass")
     with pytest.raises(UserCodeFailed) as caught:
         load_experiment(str(path))
-    assert f'File "{path}", line 2' in caught.value.details
+    assert f'File "{path}", line 2' in caught.value.trace
 
 
 def test_an_experiment_that_graybox_refuses_needs_no_traceback(write: Write) -> None:
     path = write("gx_refused.py", TINY, "Points.__len__ = lambda self: 0\ndef get_exp():\n    return build()")
     with pytest.raises(UserCodeFailed, match=r"^gx_refused.py:\d+: the train data set is empty") as caught:
         load_experiment(str(path))
-    assert caught.value.details == ""
+    assert caught.value.trace == ""
 
 
 @pytest.mark.parametrize("name", ["json.py", "torch.py", "sys.py", "a.b.py"])

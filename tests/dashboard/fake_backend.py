@@ -21,14 +21,9 @@ from graybox.proto.experiment_service_pb2_grpc import (
     ExperimentServiceServicer,
     add_ExperimentServiceServicer_to_server,
 )
+from tests.dashboard.fake_neurons import FakeNetwork, Missing, Refusal
 
 CLASSES = [str(digit) for digit in range(10)]
-LAYERS = (
-    ("features.conv1", "Conv2d", 16, 1),
-    ("features.conv2", "Conv2d", 32, 16),
-    ("classifier.fc1", "Linear", 64, 512),
-    ("classifier.fc2", "Linear", 10, 64),
-)
 
 
 class FakeRun:
@@ -55,13 +50,8 @@ class FakeRun:
         self.checkpoints: list[pb.CheckpointInfo] = []
         self.branches = [pb.BranchInfo(branch=0, parent=-1)]
         self.branch = 0
-        self.frozen: set[tuple[int, int]] = set()
-        self.rates: dict[tuple[int, int], float] = {}
-        self.neuron_rates = {
-            (layer, neuron): 0.0 if self.random.random() < 0.06 else self.random.betavariate(2, 3)
-            for layer, row in enumerate(LAYERS)
-            for neuron in range(row[2])
-        }
+        self.network = FakeNetwork(self.random)
+        self.befores: dict[int, FakeNetwork] = {}
         self.samples = [
             {
                 "id": index,
@@ -174,7 +164,7 @@ class FakeRun:
             device="cpu",
             journal_sequence=len(self.journal),
             process_start_ms=started_ms,
-            parameter_count=38_410,
+            parameter_count=self.network.parameters,
             epoch=3,
             class_names=CLASSES,
             time_ms=int(time.time() * 1000),
@@ -200,41 +190,37 @@ class FakeRun:
             pb.HyperParameterDesc(name="is_training", type="bool", numerical_value=self.state == pb.RUNNING),
         ]
 
-    def layer(self, index: int, *, neurons: bool) -> pb.LayerRepresentation:
-        name, kind, count, incoming = LAYERS[index]
-        layer = pb.LayerRepresentation(
-            layer_id=str(index),
-            layer_name=name,
-            layer_type=kind,
-            neurons_count=count,
-            incoming_neurons_count=incoming,
-            kernel_size=[3, 3] if kind == "Conv2d" else [],
-            parameter_count=count * incoming * 9,
-            frozen_count=sum(1 for at in self.frozen if at[0] == index),
-            is_output=index == len(LAYERS) - 1,
-            dead_count=sum(1 for n in range(count) if self.neuron_rates[index, n] == 0.0),
-            train_trigger_rate=sum(self.neuron_rates[index, n] for n in range(count)) / count,
-            eval_trigger_rate=sum(self.neuron_rates[index, n] for n in range(count)) / count,
-        )
-        if neurons:
-            layer.neurons.extend(
-                pb.NeuronStatistics(
-                    neuron_id=n,
-                    train_trigger_rate=self.neuron_rates[index, n],
-                    eval_trigger_rate=self.neuron_rates[index, n] * 0.97,
-                    train_age=self.age,
-                    eval_age=1000,
-                    frozen=(index, n) in self.frozen,
-                    learning_rate=self.rates.get((index, n), 1.0),
-                    health=pb.FROZEN
-                    if (index, n) in self.frozen
-                    else pb.DEAD
-                    if self.neuron_rates[index, n] == 0.0
-                    else pb.GOOD,
-                )
-                for n in range(count)
-            )
-        return layer
+    @property
+    def frozen(self) -> set[tuple[int, int]]:
+        """(layer, neuron) of those that are frozen."""
+        return {
+            (number, n)
+            for number, layer in enumerate(self.network.layers)
+            for n, neuron in enumerate(layer.neurons)
+            if neuron.frozen
+        }
+
+    @property
+    def rates(self) -> dict[tuple[int, int], float]:
+        """The factors that are not 1, by (layer, neuron)."""
+        return {
+            (number, n): neuron.factor
+            for number, layer in enumerate(self.network.layers)
+            for n, neuron in enumerate(layer.neurons)
+            if neuron.factor != 1
+        }
+
+    def due(self) -> int:
+        """The sequence of the edit that is undone next; 0 where there is none."""
+        return max(self.befores, default=0)
+
+    def told_journal(self) -> list[pb.JournalEntry]:
+        """The journal, each entry with what can be undone of it."""
+        for entry in self.journal:
+            if entry.kind == "neuron_edit":
+                later = pb.UNDO_LATER if entry.sequence in self.befores else pb.UNDONE
+                entry.undo_state = pb.UNDO_NEXT if entry.sequence == self.due() else later
+        return self.journal
 
 
 def ended(run: FakeRun) -> str:
@@ -279,6 +265,8 @@ class FakeService(ExperimentServiceServicer):
             return answer
         if request.HasField("hyper_parameter_change"):
             return self._change(run, request.hyper_parameter_change.hyper_parameters)
+        if request.HasField("undo_operation"):
+            return self._undo(run, request.undo_operation.journal_sequence)
         if request.HasField("save_checkpoint_operation"):
             point = run.save(request.save_checkpoint_operation.name, "asked")
             run.note("checkpoint", f"Saved checkpoint at step {point.step}")
@@ -292,14 +280,34 @@ class FakeService(ExperimentServiceServicer):
         if request.get_checkpoints:
             answer.checkpoints.extend(run.checkpoints)
         if request.get_journal:
-            answer.journal_entries.extend(run.journal)
+            answer.journal_entries.extend(run.told_journal())
         if request.get_interactive_layers:
             if not run.live:
                 return pb.CommandResponse(success=False, message=f"run {run.run_id} has ended")
-            answer.layer_representations.extend(run.layer(i, neurons=False) for i in range(len(LAYERS)))
+            answer.layer_representations.extend(
+                run.network.layer(number, run.age, [], neurons=False, details=False)
+                for number in range(len(run.network.layers))
+            )
         if request.get_single_layer_info_id:
-            answer.layer_representations.append(run.layer(int(request.get_single_layer_info_id), neurons=True))
+            wanted, details = list(request.single_layer_neuron_ids), request.with_neuron_details
+            try:
+                number = run.network.find(request.get_single_layer_info_id)
+                told = run.network.layer(number, run.age, wanted, neurons=True, details=details)
+            except Missing as missing:
+                context.abort(grpc.StatusCode.NOT_FOUND, str(missing))
+            answer.layer_representations.append(told)
         return answer
+
+    def _undo(self, run: FakeRun, sequence: int) -> pb.CommandResponse:
+        due = run.due()
+        if not due or sequence not in (0, due):
+            reason = f"entry {due} comes first" if due else "there is nothing to undo"
+            return pb.CommandResponse(success=False, message=reason, run_id=run.run_id)
+        run.network = run.befores.pop(due)
+        message = f"Undid: {run.journal[due - 1].summary}"
+        made = run.note("undo", message, sequence=due)
+        run.journal[-1].undoes = due
+        return pb.CommandResponse(success=True, message=message, journal_sequence=made, run_id=run.run_id)
 
     def _change(self, run: FakeRun, wanted: pb.HyperParameters) -> pb.CommandResponse:
         if wanted.HasField("is_training"):
@@ -459,24 +467,31 @@ class FakeService(ExperimentServiceServicer):
         run = self._run(request.run_id, context)
         if not run.live:
             return pb.ManipulateWeightsResponse(success=False, message=ended(run), run_id=run.run_id)
-        layer = int(request.layer_id)
-        places = [(layer, neuron) for neuron in request.neuron_ids]
-        name = LAYERS[layer][0]
-        if request.operation == pb.FREEZE:
-            run.frozen.update(places)
-        elif request.operation == pb.UNFREEZE:
-            run.frozen.difference_update(places)
-        elif request.operation == pb.REINITIALIZE:
-            for place in places:
-                run.neuron_rates[place] = 0.5
-        elif request.operation == pb.CHANGE_LEARNING_RATE:
-            if request.learning_rate < 0:
-                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the factor is 0 or more")
-            run.rates.update(dict.fromkeys(places, request.learning_rate))
+        before = run.network.copy()
+        if request.operation == pb.CHANGE_LEARNING_RATE and request.learning_rate < 0:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "the factor is 0 or more")
+        try:
+            if request.dry_run:
+                plan = run.network.plan(request)
+                return pb.ManipulateWeightsResponse(success=True, plan="a plan", details=plan, run_id=run.run_id)
+            places = run.network.apply(request)
+        except Missing as missing:
+            context.abort(grpc.StatusCode.NOT_FOUND, str(missing))
+        except Refusal as refused:
+            run.network = before
+            return pb.ManipulateWeightsResponse(
+                success=False, message=str(refused), together=refused.together, run_id=run.run_id
+            )
         word = pb.NeuronOperation.Name(request.operation).lower().replace("_", " ")
-        summary = f"{word} of {name}: neurons {', '.join(str(n) for n in request.neuron_ids)}"
-        run.note("neuron_edit", summary.capitalize(), layer=name, neurons=list(request.neuron_ids))
-        return pb.ManipulateWeightsResponse(success=True, message=summary.capitalize() + ".", plan=summary)
+        summary = "; ".join(
+            f"{word} of {before.layers[number].name}: neurons {', '.join(map(str, neurons))}"
+            for number, neurons in places.items()
+        ).capitalize()
+        sequence = run.note("neuron_edit", summary)
+        run.befores[sequence] = before
+        return pb.ManipulateWeightsResponse(
+            success=True, message=summary + ".", plan=summary, journal_sequence=sequence, run_id=run.run_id
+        )
 
 
 class _TokenCheck(grpc.ServerInterceptor):  # type: ignore[misc]

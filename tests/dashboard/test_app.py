@@ -24,10 +24,8 @@ from graybox.dashboard.pages.metrics.figure import (
     structure,
     versions,
 )  # fmt: skip
-from graybox.dashboard.pages.model.rows import edit_request
 from graybox.dashboard.series import Series
 from graybox.dashboard.settings import Settings
-from graybox.proto import experiment_service_pb2 as pb
 
 
 @pytest.fixture
@@ -54,7 +52,8 @@ def test_documented_ids_are_in_the_layout(app: Dash) -> None:
     documented = set(re.findall(r"\b[a-z]+(?:-[a-z_]+)+\b", ids.__doc__ or ""))
     made_later = {
         "neuron-tile", "data-neuron", "data-health", "aria-pressed", "row-id", "run-toggle", "checkpoint-restore",
-        "checkpoint-restore-weights", "hyper-parameters", "run-select",
+        "checkpoint-restore-weights", "hyper-parameters", "run-select", "edit-exact", "edit-refused", "edit-touches",
+        "neuron-health-reason", "neuron-classes", "neuron-samples", "data-undo", "gb-undo",
     }  # fmt: skip
     assert documented - made_later - present == set()
     assert {ids.page(name) for name in ids.PAGES} <= present
@@ -99,20 +98,6 @@ def test_what_is_typed_becomes_a_value(name: str, text: str, value: object) -> N
 def test_what_makes_no_value_says_why(name: str, text: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         parse(name, text)
-
-
-def test_an_edit_needs_a_selection_because_none_means_all_on_the_wire() -> None:
-    with pytest.raises(ValueError, match="at least one neuron"):
-        edit_request("freeze", {"layer": "1", "neurons": []}, "", False, "")
-    chosen = {"layer": "1", "neurons": [2, 5]}
-    freeze = edit_request("freeze", chosen, "0.5", True, "0.1")
-    assert (freeze.operation, freeze.layer_id, list(freeze.neuron_ids)) == (pb.FREEZE, "1", [2, 5])
-    assert not freeze.zero_outgoing and not freeze.HasField("perturbation_ratio")
-    again = edit_request("reinitialise", chosen, "0.2", True, "")
-    assert (again.perturbation_ratio, again.zero_outgoing) == (0.2, True)
-    assert not edit_request("reinitialise", chosen, "", False, "").HasField("perturbation_ratio")
-    with pytest.raises(ValueError, match="number of 0 or more"):
-        edit_request("set-learning-rate", chosen, "", False, "slow")
 
 
 def line(ages: list[int], version: str, run: str = "r") -> Line:

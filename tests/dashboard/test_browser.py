@@ -234,6 +234,7 @@ def test_neurons_are_chosen_and_edited(stage: Stage) -> None:
     page.click("#neuron-tile-4")
     page.click("#neuron-tile-7", modifiers=["Shift"])
     expect(page.locator("#selection-text")).to_have_text("4 selected")
+    expect(page.locator("#neuron-grid .ag-row-selected [col-id='id']")).to_have_text(["4", "5", "6", "7"])
     page.locator("#neuron-grid [row-id='1/5'] .ag-selection-checkbox").click()
     expect(page.locator("#neuron-tile-5")).to_have_attribute("aria-pressed", "false")
     page.click("#freeze")
@@ -252,6 +253,188 @@ def test_neurons_are_chosen_and_edited(stage: Stage) -> None:
     page.click("#set-learning-rate")
     stage.toast("Change learning rate")
     assert stage.run.rates == {(1, 6): 0.5}
+
+
+def test_neurons_are_removed_after_a_look_at_the_plan_and_come_back(stage: Stage) -> None:
+    page = stage.page
+    stage.open("model")
+    page.click("#layer-1")
+    expect(page.locator("#layer-title")).to_have_text("features.conv2 · 32 neurons")
+    page.click("#neuron-tile-4")
+    page.click("#remove-neurons")
+    expect(page.locator("#edit-refused")).to_contain_text("go in pairs")
+    expect(page.locator("#edit-apply")).to_be_disabled()
+    page.click("#edit-take-together")
+    expect(page.locator("#edit-exact")).to_contain_text("Exact")
+    expect(page.locator("#edit-plan")).to_contain_text("35,944")
+    expect(page.locator("#edit-touches")).to_contain_text("classifier.fc1.weight")
+    page.click("#edit-measure")
+    expect(page.locator("#edit-measured")).to_contain_text("over 64 samples")
+    assert not stage.run.journal, "so far it was only looked at"
+    page.click("#edit-apply")
+    stage.toast("Remove neurons of features.conv2: neurons 4, 5")
+    page.locator(".mantine-Notification-root .gb-undo").click()
+    stage.toast("Undid: Remove neurons")
+    assert len(stage.run.network.layers[1].neurons) == 32
+    page.click("#select-none")
+    page.click("#neuron-tile-8")
+    page.click("#neuron-tile-9")
+    page.click("#remove-neurons")
+    page.click("#edit-apply")
+    expect(page.locator("#layer-title")).to_have_text("features.conv2 · 30 neurons")
+    expect(page.locator("#layer-1 .gb-layer-facts")).to_contain_text("16 → 30")
+    expect(page.locator("#neuron-tile-31")).to_have_count(0)
+    expect(page.locator("#selection-text")).to_have_text("None selected")
+    page.click("#tab-history")
+    expect(page.locator("#history-1")).to_have_attribute("data-undo", "undone")
+    expect(page.locator("#history-2")).to_contain_text("undoes #1")
+    expect(page.locator("#history-3")).to_have_attribute("data-undo", "next")
+
+
+def test_what_is_not_exact_is_asked_for_twice(stage: Stage) -> None:
+    page = stage.page
+    stage.open("model")
+    page.click("#layer-2")
+    page.click("#neuron-tile-4")
+    page.click("#remove-neurons")
+    expect(page.locator("#edit-exact")).to_contain_text("LayerNorm")
+    expect(page.locator("#edit-apply")).to_be_disabled()
+    page.check("#allow-inexact")
+    page.click("#edit-cancel")
+    expect(page.locator("#edit-apply")).not_to_be_visible()
+    page.click("#remove-neurons")
+    expect(page.locator("#edit-exact")).to_contain_text("LayerNorm")
+    expect(page.locator("#allow-inexact")).not_to_be_checked()
+    page.check("#allow-inexact")
+    page.click("#edit-apply")
+    stage.toast("Remove neurons of classifier.fc1: neurons 4")
+    expect(page.locator("#layer-title")).to_have_text("classifier.fc1 · 63 neurons")
+
+
+def test_a_layer_grows_and_is_sorted_without_a_selection(stage: Stage) -> None:
+    page = stage.page
+    stage.open("model")
+    page.fill("#add-count", "none")
+    page.click("#add-neurons")
+    stage.toast("1 or more, not 'none'")
+    page.fill("#add-count", "3")
+    page.click("#add-neurons")
+    expect(page.locator("#edit-exact")).to_contain_text("stays what it is")
+    page.click("#edit-apply")
+    stage.toast("Add neurons")
+    expect(page.locator("#layer-title")).to_have_text("features.conv1 · 19 neurons")
+    expect(page.locator("#neuron-tile-18")).to_have_attribute("data-health", "young")
+    page.click("#neuron-tile-18")
+    page.click("#sort-neurons")
+    page.click("#edit-apply")
+    stage.toast("Sort by stat")
+    expect(page.locator("#selection-text")).to_have_text("None selected")
+    rates = [neuron.rate for neuron in stage.run.network.layers[0].neurons]
+    assert rates == sorted(rates, reverse=True)
+
+
+def test_neurons_are_selected_by_what_they_are(stage: Stage) -> None:
+    page = stage.page
+    neurons = stage.run.network.layers[1].neurons
+    stage.open("model")
+    page.click("#layer-1")
+    expect(page.locator("#layer-title")).to_contain_text("features.conv2")
+    page.click("#select-options")
+    page.fill("#select-amount", "no")
+    page.click("#select-apply")
+    expect(page.locator("#select-amount")).to_have_attribute("aria-invalid", "true")
+    page.fill("#select-amount", "25")
+    page.click("#select-apply")
+    expect(page.locator("#selection-text")).to_have_text("8 selected")
+    lowest = sorted(range(32), key=lambda n: (round(neurons[n].rate, 4), n))[:8]
+    for n in range(32):
+        expect(page.locator(f"#neuron-tile-{n}")).to_have_attribute("aria-pressed", str(n in lowest).lower())
+    page.get_by_text("All layers", exact=True).click()
+    page.click("#select-apply")
+    expect(page.locator("#selection-text")).to_have_text("Lowest 25 % of all layers")
+    page.keyboard.press("Escape")
+    page.click("#freeze")
+    stage.toast("Freeze of features.conv1")
+    every = sorted(
+        (n.rate, at, i) for at, layer in enumerate(stage.run.network.layers) for i, n in enumerate(layer.neurons)
+    )
+    assert stage.run.frozen == {(at, i) for _, at, i in every[: len(every) // 4]}
+    page.click("#select-none")
+    expect(page.locator("#freeze")).to_be_disabled()
+
+
+def test_biases_incoming_connections_and_zeros(stage: Stage) -> None:
+    page, layer = stage.page, stage.run.network.layers[1]
+    stage.open("model")
+    page.click("#layer-1")
+    expect(page.locator("#layer-title")).to_contain_text("features.conv2")
+    page.click("#freeze-options")
+    page.fill("#incoming-neurons", "0, 4-6")
+    page.click("#freeze-incoming")
+    stage.toast("Freeze incoming of features.conv2: neurons 0, 4, 5, 6")
+    assert layer.frozen_incoming == {0, 4, 5, 6}
+    expect(page.locator("#layer-title")).to_contain_text("4 incoming frozen")
+    page.keyboard.press("Escape")
+    page.click("#neuron-tile-2")
+    page.click("#freeze-options")
+    page.click("#freeze-bias")
+    stage.toast("Freeze bias")
+    page.keyboard.press("Escape")
+    expect(page.locator("#neuron-grid [row-id='1/2'] [col-id='health']")).to_contain_text("bias")
+    page.click("#zerofy")
+    stage.toast("Zerofy of features.conv2: neurons 2")
+    assert layer.neurons[2].zeroed and layer.neurons[2].bias_frozen
+    expect(page.locator("#neuron-grid [row-id='1/2'] [col-id='norm']")).to_have_text("0")
+    page.click("#tab-history")
+    expect(page.locator("#history-3")).to_have_attribute("data-undo", "next")
+    expect(page.locator("#history-1")).to_have_attribute("data-undo", "later")
+    page.locator("#history-3 .gb-undo").click()
+    stage.toast("Undid: Zerofy")
+    expect(page.locator("#history-2")).to_have_attribute("data-undo", "next")
+    assert not stage.run.network.layers[1].neurons[2].zeroed
+
+
+def test_one_neuron_in_detail_and_the_columns_one_wants(stage: Stage) -> None:
+    page = stage.page
+    stage.open("model")
+    page.click("#layer-1")
+    page.click("#neuron-tile-6")
+    expect(page.locator("#neuron-detail .gb-detail-title")).to_have_text("features.conv2 / 6")
+    expect(page.locator("#neuron-health-reason")).to_have_text("Nearly parallel to neuron 5: one of the two could go.")
+    expect(page.locator("#neuron-classes .gb-class-row")).to_have_count(10)
+    picture = page.locator("#neuron-samples img").first
+    expect(picture).to_be_visible()
+    page.wait_for_function("i => i.complete && i.naturalWidth === 8", arg=picture.element_handle())
+    header = page.locator("#neuron-grid .ag-header-cell")
+    expect(header.filter(has_text="Change")).to_have_count(0)
+    page.click("#columns-options")
+    page.get_by_label("Change", exact=True).check()
+    page.get_by_label("Mean", exact=True).uncheck()
+    expect(header.filter(has_text="Change")).to_have_count(1)
+    page.reload()
+    expect(header.filter(has_text="Change")).to_have_count(1)
+    expect(page.locator("#neuron-grid .ag-header-cell[col-id='mean']")).to_have_count(0)
+
+
+def test_a_layer_that_shrank_in_another_tab(stage: Stage) -> None:
+    page = stage.page
+    stage.open("model")
+    page.click("#layer-1")
+    page.click("#neuron-tile-31")
+    expect(page.locator("#neuron-detail .gb-detail-title")).to_have_text("features.conv2 / 31")
+    network = stage.run.network
+    network.apply(pb.ManipulateWeightsRequest(operation=pb.REMOVE_NEURONS, layer_id="1", neuron_ids=range(16, 32)))
+    expect(page.locator("#layer-title")).to_have_text("features.conv2 · 16 neurons")
+    expect(page.locator("#selection-text")).to_have_text("None selected")
+    expect(page.locator("#neuron-detail")).to_contain_text("Click a neuron")
+    page.click("#neuron-tile-15")
+    page.evaluate(
+        "window.dash_clientside.set_props('neuron-selection', {data: "
+        f"{{run: '{RUN}', layer: '1', neurons: [31], query: null}}}})"
+    )
+    page.click("#freeze")
+    stage.toast("has no neuron 31")
+    assert not stage.run.frozen
 
 
 def test_samples_are_filtered_discarded_and_restored(stage: Stage) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import grpc
+import numpy as np
 import pytest
 
 from graybox.proto import experiment_service_pb2 as pb
+from graybox.service import limits
 from graybox.snapshot import TrainerState
 from graybox.store.root import Root
 from tests.service.toy_owner import CLASSES, ToyOwner
@@ -150,6 +152,68 @@ def test_one_layer_with_its_neurons_by_id_or_name(client: WireClient, owner: Toy
     assert [neuron.health for neuron in layer.neurons] == [pb.DEAD, pb.GOOD, pb.FROZEN, pb.GOOD, pb.GOOD, pb.GOOD]
     assert layer.neurons[3].learning_rate == 0.5
     assert (layer.neurons[0].train_age, layer.neurons[0].eval_age) == (64, 12)
+
+
+def test_what_is_known_of_a_neuron(client: WireClient, owner: ToyOwner) -> None:
+    owner.layers[0].bias_frozen[1] = True
+    owner.layers[2].incoming_frozen[[0, 1, 4]] = True
+    (layer,) = client.ExperimentCommand(get_single_layer_info_id="0").layer_representations
+    first, second, third = layer.neurons[:3]
+    assert (second.train_mean, second.train_std) == pytest.approx((2 / 3, 1))
+    assert (second.window_trigger_rate, second.window_mean) == pytest.approx((1 / 12, 1 / 15))
+    assert second.relative_change == pytest.approx(1 / 30)
+    assert second.weight_norm == pytest.approx(float(np.linalg.norm(owner.layers[0].weight[1])))
+    assert second.bias_frozen and not first.bias_frozen
+    assert not second.HasField("gradient_norm"), "not measured"
+    assert not first.HasField("eval_mean") and second.HasField("eval_mean"), "not a number yet"
+    assert (third.health, third.redundant_with) == (pb.REDUNDANT, 1)
+    assert not second.HasField("redundant_with")
+    assert (layer.dead_count, layer.redundant_count, layer.overfit_count) == (1, 1, 0)
+    assert not second.class_trigger_rates and not second.top_samples, "too long to be sent each time"
+    (last,) = client.ExperimentCommand(get_single_layer_info_id="fc").layer_representations
+    assert [(r.first, r.last) for r in last.frozen_incoming] == [(0, 1), (4, 4)]
+
+
+def test_details_of_the_neurons_that_are_named(client: WireClient) -> None:
+    answer = client.ExperimentCommand(
+        get_single_layer_info_id="1", single_layer_neuron_ids=[4, 1], with_neuron_details=True
+    )
+    found = answer.layer_representations[0].neurons
+    assert [neuron.neuron_id for neuron in found] == [4, 1]
+    rates = list(found[0].class_trigger_rates)
+    assert rates[:2] == pytest.approx([0.8, 0.4]) and np.isnan(rates[2])
+    assert [(sample.origin, sample.sample_id) for sample in found[0].top_samples] == [("train", "12"), ("train", "13")]
+    everything = client.ExperimentCommand(get_single_layer_info_id="1", with_neuron_details=True)
+    assert [len(n.class_trigger_rates) for n in everything.layer_representations[0].neurons] == [3] * 6
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"get_single_layer_info_id": "0", "single_layer_neuron_ids": [4]}, grpc.StatusCode.NOT_FOUND),
+        ({"get_single_layer_info_id": "0", "single_layer_neuron_ids": [-1]}, INVALID),
+        ({"get_single_layer_info_id": "0", "single_layer_neuron_ids": [1, 1]}, INVALID),
+        ({"single_layer_neuron_ids": [1]}, INVALID),
+        ({"with_neuron_details": True}, INVALID),
+    ],
+)
+def test_neurons_that_cannot_be_told_are_found_out_before_a_command(
+    client: WireClient, owner: ToyOwner, fields: dict[str, object], code: grpc.StatusCode
+) -> None:
+    before = owner.fingerprint()
+    request = pb.ExperimentCommandRequest(hyper_parameter_change=change(batch_size=3), **fields)  # type: ignore[arg-type]
+    assert client.status_of("ExperimentCommand", request)[0] is code
+    assert owner.fingerprint() == before
+
+
+def test_more_details_than_fit_are_refused(client: WireClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "MAX_NEURON_DETAILS", 35)
+    answer = client.ExperimentCommand(get_single_layer_info_id="1", with_neuron_details=True)
+    assert not answer.success and "single_layer_neuron_ids" in answer.message
+    few = client.ExperimentCommand(
+        get_single_layer_info_id="1", with_neuron_details=True, single_layer_neuron_ids=range(5)
+    )
+    assert few.success and len(few.layer_representations[0].neurons) == 5
 
 
 def test_the_list_holds_the_asked_layer_once(client: WireClient) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +19,7 @@ from graybox.service.server import serve
 from graybox.service.settings import Settings
 from graybox.store.root import Root
 from tests.service.toy_owner import ToyOwner
-from tests.service.wire_client import REQUESTS, WireClient
+from tests.service.wire_client import REQUESTS, WireClient, npy
 
 EXPECTED = {
     grpc.StatusCode.OK,
@@ -37,6 +38,7 @@ TEXTS = st.one_of(
     ]),
     st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
 )  # fmt: skip
+ARRAYS = [npy(np.zeros(shape, kind)) for shape in ((4,), (4, 1, 3, 3), (1, 6)) for kind in ("f4", "i8")]
 NUMBERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
@@ -53,10 +55,12 @@ def values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
     if kind == FieldDescriptor.CPPTYPE_BOOL:
         return st.booleans()
     if kind == FieldDescriptor.CPPTYPE_ENUM:
-        return st.one_of(st.sampled_from([0, 1, 2, 3, 4, 11, 99]), st.integers(-(2**31), 2**31 - 1))
+        return st.one_of(st.sampled_from([*range(13), 99]), st.integers(-(2**31), 2**31 - 1))
     if kind == FieldDescriptor.CPPTYPE_MESSAGE:
         return messages(field.message_type)
     assert kind == FieldDescriptor.CPPTYPE_STRING, "no request holds anything else"
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return st.one_of(st.sampled_from(ARRAYS), st.binary(max_size=200))
     return TEXTS
 
 

@@ -53,6 +53,7 @@ COMMANDS_CHANGING = [
     pb.ExperimentCommandRequest(plot_note_operation=pb.PlotNoteOperation(metric_name="loss", note="x")),
     pb.ExperimentCommandRequest(load_checkpoint_operation=pb.LoadCheckpointOperation(checkpoint_id="000001")),
     pb.ExperimentCommandRequest(save_checkpoint_operation=pb.SaveCheckpointOperation(name="x"), get_status=True),
+    pb.ExperimentCommandRequest(undo_operation=pb.UndoOperation()),
 ]
 MATRIX = [
     *((method, request, Right.WATCH) for method, request in READING.items()),

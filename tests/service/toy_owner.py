@@ -15,22 +15,22 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from graybox import commands as cmd
-from graybox.errors import DeadlinePassed, Invalid, NotFound, Refused
-from graybox.neuron_ops import Freeze, NeuronEdit, Reinitialize, SetLearningRate, Unfreeze
+from graybox.errors import DeadlinePassed, Invalid, Refused
 from graybox.service.backend import Backend
-from graybox.snapshot import HyperParameter, LayerInfo, LayerStatistics, NeuronStatistics, Snapshot, TrainerState
+from graybox.snapshot import HyperParameter, NeuronStatistics, Snapshot, TrainerState
 from graybox.store.checkpoints import CheckpointCatalogue, CheckpointRecord
 from graybox.store.journal import Journal
 from graybox.store.metrics import MetricStore
 from graybox.store.root import Root
 from graybox.store.samples import SampleStore
+from graybox.store.undo_order import UNDOABLE, next_to_undo
+from tests.service.toy_neurons import ToyLayer, ToyNetwork, statistics_of
 
 CLASSES = ("cat", "dog", "fish")
 SPLITS = {"train": 40, "val": 12}
@@ -47,37 +47,6 @@ RULES: dict[str, tuple[type, float | None, bool]] = {
     "full_eval_frequency": (int, 0, False),
     "checkpoint_frequency": (int, 0, False),
 }
-
-
-@dataclass
-class ToyLayer:
-    info: LayerInfo
-    weight: np.ndarray
-    bias: np.ndarray
-    frozen: np.ndarray
-    rate: np.ndarray
-
-
-def make_layer(layer_id: int, name: str, kind: str, shape: tuple[int, ...], consumers: tuple[int, ...]) -> ToyLayer:
-    rng = np.random.default_rng(layer_id)
-    return ToyLayer(
-        LayerInfo(
-            layer_id=layer_id,
-            name=name,
-            layer_type=kind,
-            neurons=shape[0],
-            incoming_neurons=shape[1],
-            kernel_size=shape[2:],
-            stride=(1,) * len(shape[2:]),
-            parameter_count=int(np.prod(shape)) + shape[0],
-            is_output=not consumers,
-            consumers=consumers,
-        ),
-        rng.normal(size=shape).astype(np.float32),
-        rng.normal(size=shape[0]).astype(np.float32),
-        np.zeros(shape[0], dtype=bool),
-        np.ones(shape[0]),
-    )
 
 
 class ToyOwner:
@@ -100,11 +69,8 @@ class ToyOwner:
             "full_eval_frequency": 0,
             "checkpoint_frequency": 0,
         }
-        self.layers = [
-            make_layer(0, "conv1", "Conv2d", (4, 1, 3, 3), (1,)),
-            make_layer(1, "features.conv2", "Conv2d", (6, 4, 3, 3), (2,)),
-            make_layer(2, "fc", "Linear", (3, 6), ()),
-        ]
+        self.network = ToyNetwork()
+        self._undo_by: dict[int, Callable[[], None]] = {}
         self.state = TrainerState.RUNNING
         self.step = 0
         self.branch = 0
@@ -172,7 +138,8 @@ class ToyOwner:
         parts += [str(len(self.checkpoints.list())), str(self.branch)]
         parts += [str(columns.discarded.tolist()) for columns in self.samples.splits.values()]
         for layer in self.layers:
-            parts += [str(part.tobytes()) for part in (layer.weight, layer.bias, layer.frozen, layer.rate)]
+            arrays = (layer.weight, layer.bias, layer.frozen, layer.rate, layer.bias_frozen, layer.incoming_frozen)
+            parts += [f"{part.shape} {part.tobytes()!r}" for part in arrays]
         return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     # -- Commands
@@ -226,18 +193,17 @@ class ToyOwner:
                 return self._note(actor, "resume", "training on")
             case cmd.SetHyperParameters(changes):
                 check_hyper_parameters(dict(changes))
+                before = {name: self.hyper_parameters[name] for name in changes}
                 self.hyper_parameters.update(changes)
-                return self._note(actor, "hp_change", "changed " + ", ".join(changes), dict(changes))
-            case cmd.EditNeurons(edit, dry_run):
-                return self._edit(edit, dry_run, actor)
+                outcome = self._note(actor, "hp_change", "changed " + ", ".join(changes), dict(changes))
+                self._undo_by[outcome.sequence] = lambda: self.hyper_parameters.update(before)
+                return outcome
+            case cmd.EditNeurons():
+                return self._edit(command, actor)
+            case cmd.Undo(sequence):
+                return self._undo(sequence, actor)
             case cmd.DiscardSamples(samples, discarded):
-                changed = 0
-                for split in SPLITS:
-                    rows = np.array([int(i) for s, i in samples if s == split], dtype=np.int64)
-                    if len(rows):
-                        changed += len(self.samples.set_discarded(split, rows, discarded))
-                outcome = self._note(actor, "sample_discard", f"{changed} samples changed")
-                return cmd.Outcome(outcome.message, outcome.sequence, changed)
+                return self._discard(samples, discarded, actor)
             case cmd.SaveCheckpoint(name):
                 return self._save(name, actor)
             case cmd.RestoreCheckpoint(reference):
@@ -251,39 +217,50 @@ class ToyOwner:
                 self.metrics.set_note(split, metric, branch, age, note)
                 return self._note(actor, "plot_note", "noted")
             case cmd.ReadWeights(layer, tensor):
-                return cmd.Outcome("read", value=getattr(self.layer(layer), tensor).copy())
+                return cmd.Outcome("read", value=getattr(self.network.layer(layer), tensor).copy())
             case cmd.ReadActivations(layer, _, sample):
-                found = self.layer(layer)
+                found = self.network.layer(layer)
                 return cmd.Outcome("read", value=activations(found, int(sample)))
         raise AssertionError(f"unknown command {command}")
 
-    def layer(self, name: str) -> ToyLayer:
-        for layer in self.layers:
-            if name in (str(layer.info.layer_id), layer.info.name):
-                return layer
-        raise NotFound(f"there is no layer {name!r}")
+    def _discard(self, samples: tuple[tuple[str, str], ...], discarded: bool, actor: str) -> cmd.Outcome:
+        rows = {split: np.array([int(i) for s, i in samples if s == split], dtype=np.int64) for split in SPLITS}
+        changed = {s: self.samples.set_discarded(s, found, discarded) for s, found in rows.items() if len(found)}
+        count = sum(map(len, changed.values()))
+        outcome = self._note(actor, "sample_discard", f"{count} samples changed")
 
-    def _edit(self, edit: NeuronEdit, dry_run: bool, actor: str) -> cmd.Outcome:
-        layer = self.layer(edit.layer)
-        count = layer.info.neurons
-        for neuron in edit.neurons:
-            if neuron >= count:
-                raise NotFound(f"layer {edit.layer!r} has no neuron {neuron}; it has {count}")
-        neurons = list(edit.neurons) or list(range(count))
-        plan = f"{edit.kind} of {layer.info.name}: neurons {neurons}"
-        if dry_run:
+        def undo() -> None:
+            for split, found in changed.items():
+                self.samples.set_discarded(split, found, not discarded)
+
+        self._undo_by[outcome.sequence] = undo
+        return cmd.Outcome(outcome.message, outcome.sequence, count)
+
+    @property
+    def layers(self) -> list[ToyLayer]:
+        return self.network.layers
+
+    def _edit(self, command: cmd.EditNeurons, actor: str) -> cmd.Outcome:
+        edits = self.network.resolve(command.edit, command.select)
+        plan = self.network.plan(edits, command.measure)
+        if command.dry_run:
             return cmd.Outcome("would be applied", value=plan)
-        match edit:
-            case Freeze():
-                layer.frozen[neurons] = True
-            case Unfreeze():
-                layer.frozen[neurons] = False
-            case SetLearningRate():
-                layer.rate[neurons] = edit.rate
-            case Reinitialize():
-                layer.weight[neurons] = 0 if edit.perturbation_ratio is None else layer.weight[neurons] * 1.01
-        outcome = self._note(actor, "neuron_edit", plan, edit.to_json())
-        return cmd.Outcome(outcome.message, outcome.sequence, plan)
+        before = self.network.copy()
+        for edit in edits:
+            self.network.apply(edit)
+        outcome = self._note(actor, "neuron_edit", plan.summary, {"edits": [edit.to_json() for edit in edits]})
+        self._undo_by[outcome.sequence] = lambda: setattr(self, "network", before)
+        return cmd.Outcome(outcome.message, outcome.sequence, plan.text)
+
+    def _undo(self, sequence: int, actor: str) -> cmd.Outcome:
+        due = next_to_undo(self.journal.entries())
+        if not due:
+            raise Refused("there is nothing to undo")
+        if sequence and sequence != due:
+            raise Refused(f"entry {due} was made or is left since and comes first; entry {sequence} was not undone")
+        self._undo_by.pop(due)()
+        summary = self.journal.entries(due - 1)[0].summary
+        return self._note(actor, "undo", f"Undid: {summary}", {"sequence": due})
 
     def _save(self, name: str, actor: str) -> cmd.Outcome:
         outcome = self._note(actor, "checkpoint_save", f"saved {name}")
@@ -293,7 +270,7 @@ class ToyOwner:
     def _note(self, actor: str, kind: str, summary: str, arguments: dict[str, Any] | None = None) -> cmd.Outcome:
         entry = self.journal.append(
             time_ms=1, actor=actor, kind=kind, step=self.step, age=self.step * 8, branch=self.branch,
-            summary=summary, arguments=arguments or {},
+            summary=summary, arguments=arguments or {}, undo={"toy": True} if kind in UNDOABLE else {},
         )  # fmt: skip
         return cmd.Outcome(summary, entry.sequence)
 
@@ -363,21 +340,6 @@ def check_hyper_parameters(changes: dict[str, Any]) -> None:
 
 def activations(layer: ToyLayer, sample: int) -> np.ndarray:
     return np.arange(layer.info.neurons * 4, dtype=np.float64).reshape(layer.info.neurons, 2, 2) + sample
-
-
-def statistics_of(layer: ToyLayer) -> LayerStatistics:
-    count = layer.info.neurons
-    rate = np.linspace(0, 1, count)
-    return LayerStatistics(
-        info=layer.info,
-        train_rate=rate,
-        train_age=np.full(count, 64, dtype=np.int64),
-        eval_rate=rate / 2,
-        eval_age=np.full(count, 12, dtype=np.int64),
-        frozen=layer.frozen.copy(),
-        learning_rate=layer.rate.copy(),
-        health=np.where(layer.frozen, 4, np.where(rate == 0, 3, 1)),
-    )
 
 
 def make_record(owner: ToyOwner, name: str, sequence: int) -> CheckpointRecord:

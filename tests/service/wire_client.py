@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from types import TracebackType
 from typing import Any
 
 import grpc
+import numpy as np
 
 from graybox.proto import experiment_service_pb2 as pb
 from graybox.proto import experiment_service_pb2_grpc as pb_grpc
@@ -27,6 +29,14 @@ REQUESTS: dict[str, Any] = {
     "ManipulateWeights": pb.ManipulateWeightsRequest,
 }
 """Every RPC of the service, with its request's type."""
+
+
+def npy(values: np.ndarray) -> bytes:
+    """An array as numpy.save writes it."""
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    return buffer.getvalue()
+
 
 LONGEST_MESSAGE = 64 * 1024 * 1024
 

@@ -98,6 +98,12 @@ window.graybox = window.graybox || {};
     const followed = {};
     let sent = 0;
 
+    // Typing is told from what the page itself writes by its event; the value may lag behind what was last written.
+    document.addEventListener("input", (event) => {
+        const id = event.target instanceof Element ? event.target.id : "";
+        if (id.startsWith("hp-")) delete followed[id.slice(3)];
+    });
+
     function renderHyperParameters(status, settled) {
         const triggered = (window.dash_clientside.callback_context.triggered || []).map((item) => item.prop_id);
         const answer = triggered.some((id) => id.startsWith("hp-settled")) ? settled : null;
@@ -128,7 +134,7 @@ window.graybox = window.graybox || {};
                     continue;
                 }
             } else {
-                followed[name] = followed[name] && focused && input.value === shown[name];
+                followed[name] = followed[name] && focused;
                 if (name in pending || (focused && field && !followed[name])) {
                     values.push(same());
                     continue;
@@ -205,6 +211,18 @@ window.graybox = window.graybox || {};
             status.traceback ? "" : "gb-hidden",
         ];
     }
+
+    // -- undo: buttons in toasts are drawn out of Dash's reach, so that all of them are listened to here
+    let undos = 0;
+    document.addEventListener("click", (event) => {
+        const button = event.target instanceof Element ? event.target.closest(".gb-undo") : null;
+        if (!button) return;
+        button.disabled = true; // once is enough
+        window.setTimeout(() => (button.disabled = false), 3000);
+        undos += 1;
+        const asked = { run: button.dataset.run, sequence: Number(button.dataset.sequence), count: undos };
+        window.dash_clientside.set_props("undo-asked", { data: asked });
+    });
 
     window.dash_clientside.graybox = Object.assign(window.dash_clientside.graybox || {}, {
         renderHeader, renderHyperParameters, submitHyperParameter, toggleHyperParameters, route, chooseRun, renderBanners,

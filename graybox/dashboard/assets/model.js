@@ -1,15 +1,17 @@
-// The model page in the browser: list of layers, tiles and table of neurons, selection.
+// The model page in the browser: the list of layers, and what is selected. Tiles and table: neurons.js.
 (function () {
     const { keyed, setText, make, whole } = window.graybox;
     const same = () => window.dash_clientside.no_update;
-    let api = null;
-    let current = { run: "", layer: "", neurons: [] };
-    let rows = [];
-    let anchor = null;
+    const none = (run, layer) => ({ run: run, layer: layer, neurons: [], query: null });
     const closed = new Set();
-    const BY_HAND = new Set(["checkboxSelected", "rowClicked", "spaceKey", "uiSelectAll", "keyboardSelectAll"]);
+    const CHIPS = ["frozen", "dead", "overfit", "redundant"];
+    // Shared with neurons.js. `current` decides what is selected, not the store: what Dash hands over may be older than
+    // the last click.
+    const model = (window.graybox.model = { current: none("", ""), count: 0, select: select, percent: percent });
 
-    const percent = (rate) => (100 * rate).toFixed(rate > 0 && rate < 0.1 ? 1 : 0) + " %";
+    function percent(rate) {
+        return (100 * rate).toFixed(rate > 0 && rate < 0.1 ? 1 : 0) + " %";
+    }
 
     function chooseLayer(id) {
         const query = new URLSearchParams(window.location.search);
@@ -17,10 +19,13 @@
         window.dash_clientside.set_props("url", { search: "?" + query.toString() });
     }
 
-    function select(neurons) {
-        const next = { run: current.run, layer: current.layer, neurons: [...neurons].sort((a, b) => a - b) };
-        current = next; // now, or a second click before the page is drawn anew would forget the first
+    function keep(next) {
+        model.current = next; // now, or a second click before the page is drawn anew would forget the first
         window.dash_clientside.set_props("neuron-selection", { data: next });
+    }
+
+    function select(neurons) {
+        keep({ ...none(model.current.run, model.current.layer), neurons: [...neurons].sort((a, b) => a - b) });
     }
 
     // -- layers
@@ -50,20 +55,20 @@
         const row = make("button", "gb-layer", { type: "button", role: "treeitem" });
         row.addEventListener("click", () => chooseLayer(row.dataset.key));
         const words = make("span", "gb-layer-words");
-        words.append(make("span", "gb-layer-name"), make("span", "gb-layer-facts gb-muted"));
+        const chips = make("span", "gb-layer-chips");
+        chips.append(...CHIPS.map((word) => make("span", "gb-word-" + word)));
+        words.append(make("span", "gb-layer-name"), make("span", "gb-layer-facts gb-muted"), chips);
         const right = make("span", "gb-layer-right");
         const rate = make("span", "gb-layer-rate");
         rate.append(make("span", "gb-layer-fill"));
         right.append(make("span", "gb-layer-count gb-number"), rate);
-        const chips = make("span", "gb-layer-chips");
-        chips.append(make("span", "gb-chip gb-chip-frozen"), make("span", "gb-chip gb-chip-dead"));
-        row.append(words, chips, right);
+        row.append(words, right);
         return row;
     }
 
     function drawLayer(row, layer, group) {
         row.id = "layer-" + layer.id;
-        const active = String(layer.id) === String(current.layer);
+        const active = String(layer.id) === String(model.current.layer);
         row.classList.toggle("gb-layer-active", active);
         row.setAttribute("aria-selected", active ? "true" : "false");
         row.title = layer.name + ": " + layer.type + ", " + layer.parameters + " parameters, trigger rate " +
@@ -73,11 +78,11 @@
         setText(row.querySelector(".gb-layer-facts"), layer.type + " · " + layer.shape + (layer.output ? " · output" : ""));
         setText(row.querySelector(".gb-layer-count"), percent(layer.train));
         row.querySelector(".gb-layer-fill").style.width = (100 * layer.train).toFixed(1) + "%";
-        const [frozen, dead] = row.querySelector(".gb-layer-chips").children;
-        setText(frozen, layer.frozen + " frozen");
-        setText(dead, layer.dead + " dead");
-        frozen.hidden = !layer.frozen;
-        dead.hidden = !layer.dead;
+        CHIPS.forEach((word, place) => {
+            const chip = row.querySelector(".gb-layer-chips").children[place];
+            setText(chip, layer[word] + " " + word);
+            chip.hidden = !layer[word];
+        });
     }
 
     function drawLayers(layers) {
@@ -95,119 +100,98 @@
         setText(document.getElementById("model-size"), layers.length + " layers · " + whole(neurons) + " neurons");
     }
 
-    // -- neurons
-    function clickTile(event) {
-        const id = Number(event.currentTarget.dataset.neuron);
-        const chosen = new Set(current.neurons);
-        if (event.shiftKey && anchor !== null) {
-            for (let i = Math.min(anchor, id); i <= Math.max(anchor, id); i += 1) chosen.add(i);
-        } else if (chosen.has(id)) chosen.delete(id);
-        else chosen.add(id);
-        anchor = id;
-        select(chosen);
-    }
-
-    function makeTile(neuron) {
-        const tile = make("button", "neuron-tile", { type: "button" });
-        tile.addEventListener("click", clickTile);
-        return tile;
-    }
-
-    function drawTile(tile, neuron) {
-        const on = current.neurons.includes(neuron.id);
-        tile.id = "neuron-tile-" + neuron.id;
-        tile.dataset.neuron = neuron.id;
-        tile.dataset.health = neuron.health;
-        tile.dataset.frozen = neuron.frozen;
-        tile.style.setProperty("--rate", Math.min(1, Math.sqrt(Math.max(neuron.train, 0))).toFixed(3));
-        tile.setAttribute("aria-pressed", on ? "true" : "false");
-        const label = "Neuron " + neuron.id + ", " + neuron.health + ", trigger rate " + percent(neuron.train);
-        tile.setAttribute("aria-label", label);
-        tile.title = label + (neuron.rate !== 1 ? ", learning rate × " + neuron.rate : "");
-        setText(tile, String(neuron.id));
-    }
-
-    function drawNeurons(data) {
-        setText(document.getElementById("layer-title"), data.name + " · " + whole(data.neurons.length) + " neurons");
-        const tiles = document.getElementById("neuron-tiles");
-        tiles.classList.toggle("gb-tiles-small", data.neurons.length > 160);
-        keyed(tiles, data.neurons, (neuron) => data.layer + "/" + neuron.id, makeTile, drawTile);
-    }
-
-    async function drawTable(data) {
-        if (data.neurons !== rows) {
-            rows = data.neurons;
-            window.dash_clientside.set_props("neuron-grid", { rowData: rows });
-        }
-        if (!api || api.isDestroyed()) {
-            api = await window.dash_ag_grid.getApiAsync("neuron-grid");
-            api.addEventListener("selectionChanged", (event) => {
-                if (!BY_HAND.has(event.source)) return;
-                select(new Set(api.getSelectedRows().map((row) => row.id)));
-            });
-            api.addEventListener("rowDataUpdated", markRows);
-        }
-        markRows();
-    }
-
-    function markRows() {
-        if (!api || api.isDestroyed()) return;
-        const on = [], off = [];
-        api.forEachNode((node) => {
-            const wanted = current.neurons.includes(node.data.id);
-            if (wanted !== !!node.isSelected()) (wanted ? on : off).push(node);
-        });
-        if (on.length) api.setNodesSelected({ nodes: on, newValue: true, source: "api" });
-        if (off.length) api.setNodesSelected({ nodes: off, newValue: false, source: "api" });
-    }
-
-    function renderModel(layers, neurons, selection, focus) {
+    function renderModel(layers, neurons, selection, focus, columns) {
         if (!neurons) return same();
-        // `current` decides, not the store: what Dash hands over may be older than the last click.
-        if (current.run !== neurons.run || String(current.layer) !== String(neurons.layer)) {
-            current = { run: neurons.run, layer: neurons.layer, neurons: [] }; // of another run, too, nothing is chosen
-            anchor = null;
-            window.dash_clientside.set_props("neuron-selection", { data: current });
+        const here = model.current;
+        const other = here.run !== neurons.run || String(here.layer) !== String(neurons.layer);
+        if (other || model.count !== neurons.neurons.length) {
+            // Another layer, or this one grew or shrank, here or in another tab: the numbers mean other neurons now.
+            const query = here.run === neurons.run ? here.query : null;
+            model.current = { ...none(neurons.run, neurons.layer), query: query };
+            model.count = neurons.neurons.length;
+            window.dash_clientside.set_props("neuron-selection", { data: model.current });
+            window.graybox.neurons.forget();
         }
         if (layers) drawLayers(layers);
-        drawNeurons(neurons);
-        drawTable(neurons);
+        window.graybox.neurons.draw(neurons, columns);
         return same();
     }
 
-    function selectNeurons(all, none, dead, neurons) {
+    // -- selecting
+    function amountOf(end, amount, unit) {
+        if (!end) return null;
+        const number = Number(String(amount).replace(",", "."));
+        const good = unit === "percent" ? number > 0 && number <= 100 : number >= 1 && Number.isInteger(number);
+        return good ? number : NaN;
+    }
+
+    const FIELDS = {
+        trigger_rate: "train", eval_trigger_rate: "eval", mean_activation: "mean", std_activation: "std",
+        weight_norm: "norm", gradient_norm: "gradient", relative_change: "change", age: "age",
+    };
+
+    function byQuery(neurons, health, end, number, unit, statistic) {
+        const found = neurons.filter((neuron) => !health || neuron.health === health);
+        if (!end) return found;
+        const field = FIELDS[statistic];
+        const known = found.filter((neuron) => neuron[field] !== null && neuron[field] !== undefined);
+        known.sort((a, b) => (end === "highest" ? b[field] - a[field] : a[field] - b[field]));
+        const many = unit === "percent" ? Math.max(1, Math.floor((number * known.length) / 100)) : number;
+        return known.slice(0, many);
+    }
+
+    function selectNeurons(...given) {
+        const [neurons, scope, health, end, amount, unit, statistic] = given.slice(6);
         if (!neurons) return same();
         const triggered = (window.dash_clientside.callback_context.triggered || []).map((item) => item.prop_id)[0] || "";
-        const chosen = neurons.neurons.filter((neuron) => {
-            if (triggered.startsWith("select-all")) return true;
-            return triggered.startsWith("select-dead") && neuron.health === "dead";
-        });
-        current = { run: neurons.run, layer: neurons.layer, neurons: chosen.map((neuron) => neuron.id) };
-        return current;
+        const what = triggered.split(".")[0];
+        let next = none(neurons.run, neurons.layer);
+        let chosen = [];
+        if (what === "model-edited") window.graybox.neurons.forget();
+        if (what === "select-all") chosen = neurons.neurons;
+        else if (what === "select-dead" || what === "select-redundant") {
+            chosen = neurons.neurons.filter((neuron) => neuron.health === what.slice("select-".length));
+        } else if (what === "select-apply") {
+            const number = amountOf(end, amount, unit);
+            const field = document.getElementById("select-amount");
+            if (field) field.setAttribute("aria-invalid", Number.isNaN(number) ? "true" : "false");
+            if (Number.isNaN(number)) return same();
+            if (scope === "all") {
+                next.query = { health: health, amount: number, unit: unit, statistic: statistic, highest: end === "highest" };
+            } else chosen = byQuery(neurons.neurons, health, end, number, unit, statistic);
+        }
+        next.neurons = chosen.map((neuron) => neuron.id).sort((a, b) => a - b);
+        model.current = next;
+        return next;
     }
 
-    function enableNeuronTools(selection, status) {
-        const count = ((selection || {}).neurons || []).length;
-        const off = !count || !(status && status.connected);
-        const words = count === 0 ? "None selected" : count === 1 ? "Neuron " + selection.neurons[0] : count + " selected";
-        return [words, off, off, off, off];
+    function words(selection) {
+        const query = selection.query;
+        if (query) {
+            const many = query.unit === "percent" ? query.amount + " %" : query.amount;
+            const some = query.amount ? (query.highest ? "highest " : "lowest ") + many + " " : "all ";
+            return some.charAt(0).toUpperCase() + some.slice(1) + (query.health ? query.health + " " : "") + "of all layers";
+        }
+        const count = (selection.neurons || []).length;
+        return count === 0 ? "None selected" : count === 1 ? "Neuron " + selection.neurons[0] : count + " selected";
     }
+
+    const WITHOUT_SELECTION = new Set(["freeze-incoming", "sort-neurons", "add-neurons"]);
+    const BUTTONS = [
+        "freeze", "unfreeze", "freeze-bias", "freeze-incoming", "reinitialise", "zerofy", "set-learning-rate",
+        "remove-neurons", "add-neurons", "sort-neurons",
+    ];
+
+    function enableNeuronTools(selection, status, neurons) {
+        const chosen = selection || none("", "");
+        const offline = !(status && status.connected) || !neurons;
+        const nothing = !(chosen.neurons || []).length && !chosen.query;
+        return [words(chosen), ...BUTTONS.map((name) => offline || (nothing && !WITHOUT_SELECTION.has(name)))];
+    }
+
+    const enableApply = (asked, allowed) => !asked || !asked.possible || !(asked.exact || allowed);
 
     window.dash_clientside.graybox = Object.assign(window.dash_clientside.graybox || {}, {
-        renderModel, selectNeurons, enableNeuronTools,
+        renderModel, selectNeurons, enableNeuronTools, enableApply,
     });
-
-    const cells = (window.dashAgGridComponentFunctions = window.dashAgGridComponentFunctions || {});
-    const h = (...parts) => window.React.createElement(...parts);
-
-    cells.RateBar = function (props) {
-        const value = Number(props.value || 0);
-        return h("span", { className: "gb-bar-cell" },
-            h("span", { className: "gb-bar gb-bar-rate", style: { width: "calc((100% - 52px) * " + value.toFixed(4) + ")" } }),
-            h("span", { className: "gb-bar-text" }, percent(value)));
-    };
-
-    cells.HealthChip = function (props) {
-        return props.value ? h("span", { className: "gb-chip gb-chip-" + props.value }, props.value) : null;
-    };
 })();

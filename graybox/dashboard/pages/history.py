@@ -7,7 +7,7 @@ from typing import Any
 
 from dash import Dash, Input, Output, State, html, no_update
 
-from graybox.dashboard import ids, transport
+from graybox.dashboard import ids, transport, undo
 from graybox.dashboard.attributes import attributes
 from graybox.dashboard.client import CallFailed
 from graybox.dashboard.hub import Hub
@@ -16,7 +16,13 @@ from graybox.dashboard.view import clock, count
 from graybox.proto import experiment_service_pb2 as pb
 
 SHOWN = 300
+_UNDO_WORDS = {pb.UNDO_NEXT: "next", pb.UNDO_LATER: "later", pb.UNDONE: "undone", pb.UNDO_GONE: "gone"}
+_UNDO_TITLES = {
+    "later": "Can be undone once what came after it is",
+    "gone": "No longer undone by itself: the run went back to a checkpoint since",
+}
 _SYMBOLS = (
+    ("undo", "arrow-back-up"),
     ("neuron", "binary-tree"),
     ("sample", "table"),
     ("hp", "adjustments-horizontal"),
@@ -40,11 +46,11 @@ def _empty(text: str) -> html.Div:
     )
 
 
-def entries(journal: list[pb.JournalEntry]) -> Any:
-    """The journal as rows, newest first."""
+def entries(journal: list[pb.JournalEntry], run_id: str = "", live: bool = False) -> Any:
+    """The journal as rows, newest first. live: whether the run can be acted on."""
     if not journal:
         return _empty("Nothing was done to this run yet. Every intervention will be listed here.")
-    rows: list[Any] = [_row(entry) for entry in reversed(journal[-SHOWN:])]
+    rows: list[Any] = [_row(entry, run_id, live) for entry in reversed(journal[-SHOWN:])]
     if len(journal) > SHOWN:
         rows.append(
             html.Div(f"{len(journal) - SHOWN} older entries are in the journal.", className="gb-muted gb-older")
@@ -52,7 +58,8 @@ def entries(journal: list[pb.JournalEntry]) -> Any:
     return rows
 
 
-def _row(entry: pb.JournalEntry) -> html.Div:
+def _row(entry: pb.JournalEntry, run_id: str, live: bool) -> html.Div:
+    word = _UNDO_WORDS.get(entry.undo_state, "")
     symbol = next((symbol for part, symbol in _SYMBOLS if part in entry.kind), "info-circle")
     failed = entry.outcome == "failed"
     where = f"step {count(entry.step)} · age {count(entry.age)} · branch {entry.branch}"
@@ -65,6 +72,8 @@ def _row(entry: pb.JournalEntry) -> html.Div:
                         [
                             html.Span(entry.summary or entry.kind, className="gb-strong"),
                             html.Span("failed", className="gb-chip gb-chip-dead") if failed else None,
+                            html.Span("undone", className="gb-chip") if word == "undone" else None,
+                            html.Span(f"undoes #{entry.undoes}", className="gb-chip") if entry.undoes else None,
                         ]
                     ),
                     html.Div(f"{where} · by {entry.actor or 'unknown'}", className="gb-muted gb-small"),
@@ -72,14 +81,16 @@ def _row(entry: pb.JournalEntry) -> html.Div:
                 ],
                 className="gb-grow",
             ),
+            undo.button(run_id, entry.sequence) if live and word == "next" else None,
             html.Div(
                 [html.Div(clock(entry.time_ms)), html.Div(f"#{entry.sequence}", className="gb-muted gb-small")],
                 className="gb-history-time",
             ),
         ],
-        className="gb-history-row",
+        className=f"gb-history-row{' gb-undone' if word == 'undone' else ''}",
         id=f"history-{entry.sequence}",
-        **attributes({"data-kind": entry.kind}),
+        title=_UNDO_TITLES.get(word, ""),
+        **attributes({"data-kind": entry.kind, "data-undo": word}),
     )
 
 
@@ -115,5 +126,6 @@ def register(app: Dash, hub: Hub) -> None:
         except CallFailed as failure:
             now: Any = [run_id, str(failure)]
             return (_empty(str(failure)), now) if transport.is_news(held, now) else (no_update, no_update)
-        now = [run_id, journal.version]
-        return (entries(journal.value), now) if transport.is_news(held, now) else (no_update, no_update)
+        live = bool(run_id) and run_id == hub.live_run
+        now = [run_id, live, journal.version]
+        return (entries(journal.value, run_id, live), now) if transport.is_news(held, now) else (no_update, no_update)

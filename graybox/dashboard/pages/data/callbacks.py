@@ -6,7 +6,7 @@ from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 
-from graybox.dashboard import ids, toasts, transport
+from graybox.dashboard import ids, toasts, transport, undo
 from graybox.dashboard.client import CallFailed
 from graybox.dashboard.hub import Hub
 from graybox.dashboard.pages.data.layout import CHANGED, DETAIL, FILTERS, detail, nothing_chosen
@@ -90,4 +90,4 @@ def _register_actions(app: Dash, hub: Hub) -> None:
             response = await hub.set_discarded(runs[0], chosen, ctx.triggered_id == "discard")
         except CallFailed as failure:
             return toasts.failed(failure), no_update
-        return toasts.answer(response), changed + 1
+        return undo.done(response, runs[0]), changed + 1

@@ -8,13 +8,13 @@ import dash_ag_grid as dag
 import dash_mantine_components as dmc
 from dash import dcc, html
 
-from graybox.dashboard import theme
+from graybox.dashboard import ids, theme
 from graybox.dashboard.attributes import attributes
 from graybox.dashboard.icons import icon
 
 DETAIL = "sample-shown"
 """Store: the row whose details are shown."""
-CHANGED = "samples-changed"
+CHANGED = ids.SAMPLES_CHANGED
 """Store: grows when the grid must ask again."""
 FILTERS = {
     "split": ("filter-split", "value"),

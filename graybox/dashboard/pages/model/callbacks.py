@@ -1,4 +1,4 @@
-"""What the model page does: reads layers and neurons, keeps the selection, sends edits."""
+"""What the model page does: reads layers and neurons, keeps the selection, sends edits that need no plan first."""
 
 from __future__ import annotations
 
@@ -6,61 +6,70 @@ from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 
-from graybox.dashboard import ids, toasts, transport
+from graybox.dashboard import ids, toasts, transport, undo
 from graybox.dashboard.client import CallFailed
 from graybox.dashboard.hub import Hub
-from graybox.dashboard.pages.model.layout import LAYERS, NEURONS, SELECTION, no_model
-from graybox.dashboard.pages.model.rows import OPERATIONS, edit_request, layer_rows, neuron_rows
+from graybox.dashboard.pages.model import detail, edit_callbacks
+from graybox.dashboard.pages.model.edits import OPERATIONS, OPTIONS, STRUCTURAL, edit_request
+from graybox.dashboard.pages.model.layout import DEAF, LAYERS, NEURONS, SELECTION, SHOWN, no_model
+from graybox.dashboard.pages.model.rows import layer_rows, neuron_rows
 
 
 def register(app: Dash, hub: Hub) -> None:
     """The page's callbacks."""
+    _register_browser(app)
     _register_reading(app, hub)
-    app.clientside_callback(
-        ClientsideFunction("graybox", "renderModel"),
-        Output("model-drawn", "data"),
-        Input(LAYERS, "data"),
-        Input(NEURONS, "data"),
-        Input(SELECTION, "data"),
-        Input(ids.FOCUS, "data"),
-        prevent_initial_call=True,
-    )
-    app.clientside_callback(
-        ClientsideFunction("graybox", "selectNeurons"),
-        Output(SELECTION, "data"),
-        Input("select-all", "n_clicks"),
-        Input("select-none", "n_clicks"),
-        Input("select-dead", "n_clicks"),
-        State(NEURONS, "data"),
-        prevent_initial_call=True,
-    )
-    app.clientside_callback(
-        ClientsideFunction("graybox", "enableNeuronTools"),
-        Output("selection-text", "children"),
-        *[Output(name, "disabled") for name in OPERATIONS],
-        Input(SELECTION, "data"),
-        Input(ids.STATUS, "data"),
-    )
+    _register_detail(app, hub)
+    edit_callbacks.register(app, hub)
 
     @app.callback(
         Output(ids.TOASTS, "sendNotifications", allow_duplicate=True),
         *[Input(name, "n_clicks") for name in OPERATIONS],
         State(SELECTION, "data"),
-        State("perturbation-ratio", "value"),
-        State("zero-outgoing", "checked"),
-        State("neuron-learning-rate", "value"),
+        *[State(name, prop) for name, prop in OPTIONS.items()],
         prevent_initial_call=True,
     )
     async def edit(*given: Any) -> toasts.Toasts:
-        selection, ratio, zero_outgoing, factor = given[len(OPERATIONS) :]
+        selection, *values = given[len(OPERATIONS) :]
         try:
-            request = edit_request(str(ctx.triggered_id), selection, ratio or "", bool(zero_outgoing), factor or "")
+            request = edit_request(str(ctx.triggered_id), selection, dict(zip(OPTIONS, values, strict=True)))
             response = await hub.act(selection["run"], "ManipulateWeights", request)
         except ValueError as error:
             return toasts.refused(str(error))
         except CallFailed as failure:
             return toasts.failed(failure)
-        return toasts.answer(response)
+        return undo.done(response, selection["run"])
+
+
+def _register_browser(app: Dash) -> None:
+    """What the browser does by itself, in assets/model.js and neurons.js."""
+    app.clientside_callback(
+        ClientsideFunction("graybox", "renderModel"),
+        Output(DEAF, "data"),
+        Input(LAYERS, "data"),
+        Input(NEURONS, "data"),
+        Input(SELECTION, "data"),
+        Input(ids.FOCUS, "data"),
+        Input("neuron-columns", "value"),
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("graybox", "selectNeurons"),
+        Output(SELECTION, "data"),
+        *[Input(f"select-{what}", "n_clicks") for what in ("all", "none", "dead", "redundant", "apply")],
+        Input(ids.MODEL_EDITED, "data"),
+        State(NEURONS, "data"),
+        *[State(f"select-{what}", "value") for what in ("scope", "health", "end", "amount", "unit", "statistic")],
+        prevent_initial_call=True,
+    )
+    app.clientside_callback(
+        ClientsideFunction("graybox", "enableNeuronTools"),
+        Output("selection-text", "children"),
+        *[Output(name, "disabled") for name in (*OPERATIONS, *STRUCTURAL)],
+        Input(SELECTION, "data"),
+        Input(ids.STATUS, "data"),
+        Input(NEURONS, "data"),
+    )
 
 
 def _register_reading(app: Dash, hub: Hub) -> None:
@@ -96,3 +105,32 @@ def _register_reading(app: Dash, hub: Hub) -> None:
         if neurons is not None and before.get("neurons") != now["neurons"]:
             tiles = neuron_rows(neurons.value, run_id)
         return rows, tiles, no_update, "gb-model", now
+
+
+def _register_detail(app: Dash, hub: Hub) -> None:
+    @app.callback(
+        Output("neuron-detail", "children"),
+        Output(transport.cursor("neuron"), "data"),
+        Input(SHOWN, "data"),
+        Input(ids.tick("model"), "n_intervals"),
+        State(ids.tick("model"), "disabled"),
+        State(transport.cursor("neuron"), "data"),
+        prevent_initial_call=True,
+    )
+    async def poll(shown: Any, _: int | None, asleep: bool, held: Any) -> tuple[Any, Any]:
+        if asleep:
+            return no_update, no_update
+        if not shown:
+            return (detail.empty(), [""]) if transport.is_news(held, [""]) else (no_update, no_update)
+        run_id, layer_id, number = shown["run"], shown["layer"], int(shown["neuron"])
+        try:
+            found = await hub.neuron(run_id, layer_id, number)
+        except CallFailed as failure:
+            now: Any = [run_id, layer_id, number, str(failure)]
+            gone = detail.empty(f"Neuron {number} cannot be shown: {failure}")
+            return (gone, now) if transport.is_news(held, now) else (no_update, no_update)
+        now = [run_id, layer_id, number, found.version]
+        if not transport.is_news(held, now):
+            return no_update, no_update
+        classes = hub.status.class_names if hub.status is not None and run_id == hub.live_run else []
+        return detail.panel(found.value, run_id, classes), now

@@ -1,27 +1,29 @@
-"""What the model page is made of. Layers and tiles are drawn in the browser, by assets/model.js."""
+"""What the model page is made of. Layers and tiles are drawn in the browser, by assets/model.js and neurons.js."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import dash_ag_grid as dag
-import dash_mantine_components as dmc
 from dash import dcc, html
 
-from graybox.dashboard import theme
+from graybox.dashboard import ids, transport
 from graybox.dashboard.attributes import attributes
 from graybox.dashboard.icons import icon
+from graybox.dashboard.pages.model import columns, detail, preview, tools
 
 LAYERS = "model-layers"
 """Store: the rows of the list of layers."""
 NEURONS = "model-neurons"
 """Store: the layer shown, with its neurons."""
 SELECTION = "neuron-selection"
-"""Store: {"run": id, "layer": id, "neurons": [index, ...]}, what is selected in the browser."""
+"""Store: {"run": id, "layer": id, "neurons": [index, ...], "query": what is asked of all layers, or None}."""
+SHOWN = "neuron-shown"
+"""Store: {"run": id, "layer": id, "neuron": index}, the neuron in the side panel; None for none."""
+DEAF = "model-drawn"
 
 
 def layout() -> html.Div:
-    """The list of layers, and the neurons of the one chosen."""
+    """The list of layers, the neurons of the one chosen, and one of them in detail."""
     return html.Div(
         [
             html.Div(
@@ -36,180 +38,45 @@ def layout() -> html.Div:
                 ],
                 className="gb-card gb-layer-card",
             ),
-            html.Div(
-                [
-                    html.Div(
-                        [
-                            html.Div(
-                                [html.Div("Neurons", id="layer-title"), _legend()], className="gb-card-title gb-between"
-                            ),
-                            html.Div(
-                                id="neuron-tiles",
-                                className="gb-tiles",
-                                role="group",
-                                **attributes({"aria-label": "Neurons"}),
-                            ),
-                            _tools(),
-                        ],
-                        className="gb-card",
-                    ),
-                    html.Div(_grid(), className="gb-card gb-grid-card gb-neuron-card"),
-                ],
-                className="gb-model-right",
-            ),
+            html.Div([_neurons(), _table()], className="gb-model-right"),
             html.Div(id="model-problem", className="gb-card gb-empty gb-model-problem"),
-            *(dcc.Store(id=name) for name in (LAYERS, NEURONS)),
-            dcc.Store(id=SELECTION, data={"run": "", "layer": "", "neurons": []}),
-            dcc.Store(id="model-drawn"),
+            preview.dialog(),
+            *(dcc.Store(id=name) for name in (LAYERS, NEURONS, SHOWN, ids.MODEL_EDITED, DEAF)),
+            dcc.Store(id=SELECTION, data={"run": "", "layer": "", "neurons": [], "query": None}),
+            dcc.Store(id=transport.cursor("neuron")),
         ],
         className="gb-model",
         id="model-columns",
     )
 
 
+def _neurons() -> html.Div:
+    return html.Div(
+        [
+            html.Div([html.Div("Neurons", id="layer-title"), _legend()], className="gb-card-title gb-between"),
+            html.Div(id="neuron-tiles", className="gb-tiles", role="group", **attributes({"aria-label": "Neurons"})),
+            html.Div([tools.selection_bar(), tools.layer_bar()], className="gb-neuron-tools gb-between"),
+            html.Div(tools.action_bar(), className="gb-neuron-tools"),
+        ],
+        className="gb-card",
+    )
+
+
+def _table() -> html.Div:
+    return html.Div(
+        [
+            html.Div(columns.grid(), className="gb-card gb-grid-card gb-neuron-card"),
+            html.Aside(detail.empty(), id="neuron-detail", className="gb-card gb-neuron-detail"),
+        ],
+        className="gb-neuron-row",
+    )
+
+
 def _legend() -> html.Div:
-    words = ("active", "young", "dead", "frozen")
+    words = ("active", "young", "dead", "overfit", "redundant", "frozen")
     return html.Div(
         [html.Span([html.Span(className=f"gb-swatch gb-swatch-{word}"), word]) for word in words],
         className="gb-tile-legend gb-muted",
-    )
-
-
-def _tools() -> html.Div:
-    def link(name: str, text: str) -> html.Button:
-        return html.Button(text, id=name, className="gb-text-button", n_clicks=0)
-
-    return html.Div(
-        [
-            html.Div(
-                [
-                    html.Span("None selected", id="selection-text", className="gb-small"),
-                    link("select-all", "All"),
-                    link("select-none", "None"),
-                    link("select-dead", "Dead"),
-                ],
-                className="gb-selection",
-            ),
-            html.Div(
-                [
-                    _button("freeze", "Freeze", "snowflake"),
-                    _button("unfreeze", "Unfreeze", "droplet"),
-                    _reinitialise(),
-                    _learning_rate(),
-                ],
-                className="gb-actions",
-            ),
-        ],
-        className="gb-neuron-tools",
-    )
-
-
-def _button(name: str, text: str, symbol: str, extra: str = "") -> html.Button:
-    return html.Button(
-        [icon(symbol, 16), html.Span(text)], id=name, className=f"gb-button {extra}", disabled=True, n_clicks=0
-    )
-
-
-def _reinitialise() -> html.Div:
-    return html.Div(
-        [
-            _button("reinitialise", "Reinitialise", "refresh"),
-            dmc.Popover(
-                [
-                    dmc.PopoverTarget(
-                        html.Button(
-                            icon("adjustments-horizontal", 16),
-                            id="reinitialise-options",
-                            n_clicks=0,
-                            className="gb-button gb-square",
-                            title="How to reinitialise",
-                            **attributes({"aria-label": "How to reinitialise"}),
-                        )
-                    ),
-                    dmc.PopoverDropdown(
-                        html.Div(
-                            [
-                                dmc.TextInput(
-                                    id="perturbation-ratio",
-                                    label="Perturbation ratio",
-                                    placeholder="own initialisation",
-                                    description="Between 0 and 1: each weight times 1 + u, u within ± the ratio. "
-                                    "Empty: the layer's own initialisation.",
-                                    size="xs",
-                                    value="",
-                                    attributes={"input": {"inputMode": "decimal"}},
-                                ),
-                                dmc.Checkbox(
-                                    id="zero-outgoing",
-                                    label="Zero the outgoing connections",
-                                    size="xs",
-                                    checked=False,
-                                    radius="sm",
-                                    description="The network then changes only by what the old neurons contributed.",
-                                ),
-                            ],
-                            className="gb-popover",
-                        )
-                    ),
-                ],
-                width=280,
-                position="bottom-end",
-                withArrow=True,
-                shadow="md",
-                zIndex=500,
-                keepMounted=True,
-            ),
-        ],
-        className="gb-joined",
-    )
-
-
-def _learning_rate() -> html.Div:
-    return html.Div(
-        [
-            dmc.TextInput(
-                id="neuron-learning-rate",
-                value="",
-                placeholder="× rate",
-                size="sm",
-                w=78,
-                attributes={"input": {"inputMode": "decimal"}},
-                **attributes({"aria-label": "Factor on the learning rate"}),
-            ),
-            _button("set-learning-rate", "Set rate", "gauge"),
-        ],
-        className="gb-joined",
-    )
-
-
-def _grid() -> dag.AgGrid:
-    def column(field: str, title: str, width: int, **more: Any) -> dict[str, Any]:
-        return {"field": field, "headerName": title, "minWidth": width, "flex": 1, **more}
-
-    right = {"type": "rightAligned"}
-    return dag.AgGrid(
-        id="neuron-grid",
-        columnDefs=[
-            column("id", "Neuron", 108, sort="asc"),
-            column("train", "Rate in training", 132, cellRenderer="RateBar", **right),
-            column("eval", "Rate in evaluation", 144, cellRenderer="RateBar", **right),
-            column("age", "Samples", 98, **right, valueFormatter={"function": "params.value.toLocaleString('en')"}),
-            column("rate", "Learning rate ×", 128, **right),
-            column("health", "Health", 98, cellRenderer="HealthChip"),
-        ],
-        rowData=[],
-        defaultColDef={"sortable": True, "resizable": False, "suppressHeaderMenuButton": True, "suppressMovable": True},
-        dashGridOptions={
-            "theme": theme.GRID,
-            "rowHeight": 36,
-            "headerHeight": 38,
-            "animateRows": False,
-            "rowSelection": {"mode": "multiRow", "enableClickSelection": True, "selectAll": "all"},
-            "selectionColumnDef": {"width": 44, "minWidth": 44, "maxWidth": 44},
-        },
-        getRowId="params.data.key",
-        style={"height": "100%", "width": "100%"},
-        className="gb-grid",
     )
 
 

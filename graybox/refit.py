@@ -1,0 +1,57 @@
+"""Give a network the shapes that it had in another state of its life, as a checkpoint kept them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn, optim
+
+from graybox.model_with_ops import NetworkWithOps
+from graybox.modules_with_ops import NeuronLayer
+
+
+def refit(
+    network: NetworkWithOps,
+    optimizer: optim.Optimizer,
+    structure: Sequence[Sequence[Any]],
+    attributes: Mapping[str, Mapping[str, Any]],
+) -> bool:
+    """Exchange every tensor of another shape for an empty one, in the optimizer too, which forgets what it knew of it.
+
+    structure: [name, shape] of parameters and buffers; attributes: by module name, what goes with them. Their values,
+    the layers' flags and statistics are for the caller to load. Answers whether anything was exchanged.
+    """
+    present = network.state_dict(keep_vars=True)
+    exchanged: dict[nn.Parameter, nn.Parameter] = {}
+    changed = False
+    for name, shape in structure:
+        old = present.get(name)
+        if not isinstance(old, torch.Tensor) or list(old.shape) == list(shape):
+            continue
+        changed = True
+        value = old.detach().new_zeros(tuple(shape))
+        if not isinstance(old, nn.Parameter):
+            network.put_tensor(name, value)
+        elif old not in exchanged:
+            exchanged[old] = nn.Parameter(value, requires_grad=old.requires_grad)
+            network.put_tensor(name, exchanged[old])
+    if not changed:
+        return False
+    for group in optimizer.param_groups:
+        group["params"] = [exchanged.get(parameter, parameter) for parameter in group["params"]]
+    for old in exchanged:
+        optimizer.state.pop(old, None)
+    modules = dict(network.named_modules())
+    for name, values in attributes.items():
+        for key, value in values.items():
+            setattr(modules[name], key, tuple(value) if isinstance(value, (list, tuple)) else value)
+    for module in modules.values():
+        if not isinstance(module, NeuronLayer):
+            continue
+        known = module.frozen.shape[0], module.incoming_frozen.shape[0]
+        if known != (module.neuron_count, module.incoming_places):
+            module.resize_ops()
+    network.forget_structure()
+    return True
