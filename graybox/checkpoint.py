@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import optim
+from torch import nn, optim
 
 from graybox.checkpoint_manager import CheckpointManager as CheckpointManager
 from graybox.errors import Refused, StorageError
@@ -135,6 +135,7 @@ def capture(session: Session) -> dict[str, Any]:
         "attributes": to_plain(shape_attributes(session.network)),
         "kinds": kinds(session),
         "model": to_plain(session.network.state_dict()),
+        "other_buffers": to_plain(other_buffers(session.network)),
         "optimizer": to_plain(experiment.optimizer.state_dict()),
         "scheduler": None if scheduler is None else to_plain(scheduler.state_dict()),
         "layers": {name: to_plain(layer.ops_state()) for name, layer in session.network.named_layers()},
@@ -149,11 +150,22 @@ def restore_weights(session: Session, payload: Mapping[str, Any]) -> None:
     """Weights and running statistics as they were, and with them the structure; everything else as it is. Where the
     structure was another one, the optimizer, flags and statistics know nothing of the exchanged tensors."""
     optimizer = session.experiment.optimizer
-    if refit(session.network, optimizer, payload["structure"], from_plain(payload.get("attributes", {}))):
+    others = payload.get("other_buffers", {})
+    structure = [*payload["structure"], *([name, list(value.shape)] for name, value in others.items())]
+    if refit(session.network, optimizer, structure, from_plain(payload.get("attributes", {}))):
+        for name, value in other_buffers(session.network).items():
+            if name in others:
+                value.copy_(others[name])
         session.optimizer.load_state_dict([])  # what was young is so no longer
     session.network.load_state_dict(from_plain(payload["model"]))
     session.network.remember_weights()
     session.structure_changed()
+
+
+def other_buffers(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Buffers that a state_dict leaves out. Edits change their shape like any other's."""
+    known = network.state_dict()
+    return {name: value for name, value in network.named_buffers() if name not in known}
 
 
 def restore_all(session: Session, payload: Mapping[str, Any]) -> None:

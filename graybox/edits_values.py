@@ -123,11 +123,17 @@ def overwrites(
             shape = tuple(layer.weight.shape)
             axis = layer.out_axis
             _given(edit, layer.weight, len(neurons), (*shape[:axis], *shape[axis + 1 :]), "weights")
-            return [Overwrite(f"{name}.weight", {axis: neurons}, "the given weights")]
+            return [Overwrite(_names(network, name)[0], {axis: neurons}, "the given weights")]
         case OverrideBiases():
             _given(edit, _bias(layer, name), len(neurons), (), "biases")
-            return [Overwrite(f"{name}.bias", {0: neurons}, "the given biases")]
+            return [Overwrite(_names(network, name)[1], {0: neurons}, "the given biases")]
     return []
+
+
+def _names(network: NetworkWithOps, name: str) -> tuple[str, str]:
+    """The names of a layer's weight and bias, which attention calls otherwise."""
+    known = network.structure.layers.get(name)
+    return (f"{name}.weight", f"{name}.bias") if known is None else (known.weight, known.bias or f"{name}.bias")
 
 
 def own_tensors(layer: NeuronLayer) -> dict[str, int]:
@@ -193,7 +199,7 @@ def _zeroed(
         what = " or ".join(["frozen"] * edit.from_frozen + ["older"] * edit.from_older)
         raise Refused(f"none of these neurons of {name} has a connection from a neuron that is {what}; nothing to zero")
     return [
-        Overwrite(f"{name}.weight", {layer.out_axis: tuple(rows), layer.in_axis: chosen}, "zero", 0.0)
+        Overwrite(_names(network, name)[0], {layer.out_axis: tuple(rows), layer.in_axis: chosen}, "zero", 0.0)
         for chosen, rows in columns.items()
     ]
 

@@ -123,6 +123,7 @@ class Experiment(ExperimentLoop):
                 if isinstance(model, NetworkWithOps):
                     return model  # the step that needs the sample says so
                 raise Invalid(f"no sample to look at the model with: {error}; or pass example_input") from error
+            example_input = (example_input,)  # as a step calls the model, whatever the inputs are
         return operable(model, to_device(example_input, self.device))
 
     @property

@@ -8,6 +8,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
+from graybox.commands import EditNeurons
 from graybox.errors import Refused
 from graybox.experiment import Experiment
 from graybox.own_loop import OwnLoop
@@ -42,6 +43,7 @@ class Training:
             session.optimizer.detach()  # or a second try with the same experiment would scale every update twice
             raise
         self.by_hand = OwnLoop(self.trainer)
+        session.network.journalled_by(lambda edit: self.by_hand.command(EditNeurons(edit)))
         for split, wrapper in experiment.datasets.items():
             wrapper.keep_in(stores.samples, split, partial(self.by_hand.discard, split))
         self._record()
@@ -68,6 +70,7 @@ class Training:
                 self.stores.close()
                 self._lock.release()
                 self.trainer.session.optimizer.detach()
+                self.trainer.session.network.journalled_by(None)
                 self.experiment.came_home()
 
     def _record(self) -> None:

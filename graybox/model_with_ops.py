@@ -52,7 +52,7 @@ class NetworkWithOps(NetworkEdits, nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # The structure is found again where it is asked for; who trains a copy nobody knows.
-        return {**self.__dict__, "_structure": None, "_surgeon": None}
+        return {**self.__dict__, "_structure": None, "_surgeon": None, "_journalled": None}
 
     # -- structure --------------------------------------------------------------------------------
 
@@ -256,7 +256,7 @@ class NetworkWithOps(NetworkEdits, nn.Module):
 
     def maybe_update_age(self, x: torch.Tensor) -> None:
         """Call it with the input at the start of forward: in training mode the age grows by the batch."""
-        if self.tracking_mode is TrackingMode.TRAIN:
+        if not torch.compiler.is_compiling() and self.tracking_mode is TrackingMode.TRAIN:
             self._age += int(x.shape[0])
 
     @property

@@ -155,24 +155,22 @@ class NeuronLayer(LayerEdits, ModuleWithOps):
             intermediary[self.get_module_id()] = output
         return output
 
-    # Counting stays outside of what torch.compile makes of a network: the mark that torch._dynamo.disable sets,
-    # without its import, which takes seconds.
-    _observe_input._torchdynamo_disable = True  # type: ignore[attr-defined]
-    _observe_output._torchdynamo_disable = True  # type: ignore[attr-defined]
-
     def forward(
         self,
-        x: torch.Tensor,
         *args: Any,
         skip_register: bool = False,
         intermediary: Intermediary | None = None,
         **kwargs: Any,
     ) -> Any:
         """As the plain layer. The output is put into `intermediary` under the layer's id when one is given;
-        skip_register leaves the layer's own statistics alone."""
+        skip_register leaves the layer's own statistics alone. Inside of what torch.compile makes nothing is counted."""
+        if torch.compiler.is_compiling() and intermediary is None:
+            return super().forward(*args, **kwargs)
         if self.readings:
-            self._observe_input(x)
-        output = super().forward(x, *args, **kwargs)  # the plain layer's, next in line
+            x = args[0] if args else next(iter(kwargs.values()), None)
+            if isinstance(x, torch.Tensor):
+                self._observe_input(x)
+        output = super().forward(*args, **kwargs)  # the plain layer's, next in line
         if isinstance(output, torch.Tensor):
             return self._observe_output(output, skip_register, intermediary)
         return output
@@ -291,24 +289,26 @@ class _Constructed(NeuronLayer):
 
     def forward(  # type: ignore[override]  # plain layers take nothing else, scripts may give these two by place
         self,
-        x: torch.Tensor,
+        x: Any = None,
         skip_register: bool = False,
         intermediary: Intermediary | None = None,
+        **kwargs: Any,
     ) -> Any:
-        """As the plain layer. The output is put into `intermediary` under the layer's id when one is given;
-        skip_register leaves the layer's own statistics alone."""
-        return NeuronLayer.forward(self, x, skip_register=skip_register, intermediary=intermediary)
+        """As the plain layer (whose argument is called `input`). The output is put into `intermediary` under the
+        layer's id when one is given; skip_register leaves the layer's own statistics alone."""
+        given = () if x is None else (x,)
+        return NeuronLayer.forward(self, *given, skip_register=skip_register, intermediary=intermediary, **kwargs)
 
 
-class Conv1dWithNeuronOps(_Constructed, nn.Conv1d):
+class Conv1dWithNeuronOps(_Constructed, nn.Conv1d):  # type: ignore[misc]  # its argument has another name
     """`torch.nn.Conv1d` whose output channels can be operated on."""
 
 
-class Conv2dWithNeuronOps(_Constructed, nn.Conv2d):
+class Conv2dWithNeuronOps(_Constructed, nn.Conv2d):  # type: ignore[misc]  # its argument has another name
     """`torch.nn.Conv2d` whose output channels can be operated on."""
 
 
-class Conv3dWithNeuronOps(_Constructed, nn.Conv3d):
+class Conv3dWithNeuronOps(_Constructed, nn.Conv3d):  # type: ignore[misc]  # its argument has another name
     """`torch.nn.Conv3d` whose output channels can be operated on."""
 
 
@@ -317,7 +317,7 @@ class ConvTranspose1dWithNeuronOps(_Constructed, nn.ConvTranspose1d):
 
     out_axis = 1
     in_axis = 0
-    forward = NeuronLayer.forward  # type: ignore[assignment]  # it takes an output size, too
+    forward = NeuronLayer.forward  # it takes an output size, too
 
 
 class ConvTranspose2dWithNeuronOps(_Constructed, nn.ConvTranspose2d):
@@ -325,7 +325,7 @@ class ConvTranspose2dWithNeuronOps(_Constructed, nn.ConvTranspose2d):
 
     out_axis = 1
     in_axis = 0
-    forward = NeuronLayer.forward  # type: ignore[assignment]  # it takes an output size, too
+    forward = NeuronLayer.forward  # it takes an output size, too
 
 
 class ConvTranspose3dWithNeuronOps(_Constructed, nn.ConvTranspose3d):
@@ -333,16 +333,16 @@ class ConvTranspose3dWithNeuronOps(_Constructed, nn.ConvTranspose3d):
 
     out_axis = 1
     in_axis = 0
-    forward = NeuronLayer.forward  # type: ignore[assignment]  # it takes an output size, too
+    forward = NeuronLayer.forward  # it takes an output size, too
 
 
-class LinearWithNeuronOps(_Constructed, nn.Linear):
+class LinearWithNeuronOps(_Constructed, nn.Linear):  # type: ignore[misc]  # its argument has another name
     """`torch.nn.Linear` whose output features can be operated on."""
 
     features_last = True
 
 
-class EmbeddingWithNeuronOps(_Constructed, nn.Embedding):
+class EmbeddingWithNeuronOps(_Constructed, nn.Embedding):  # type: ignore[misc]  # its argument has another name
     """`torch.nn.Embedding` whose features can be operated on."""
 
     features_last = True

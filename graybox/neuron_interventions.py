@@ -23,7 +23,7 @@ def dry_run(session: Session, command: EditNeurons) -> PlanSummary:
     plan = session.surgeon.plan(command.edit, command.select)
     summary = plan.to_json()
     if command.measure:
-        batch = example_inputs(session.experiment, MEASURED_SAMPLES)
+        batch = (example_inputs(session.experiment, MEASURED_SAMPLES),)  # as a step calls the model
         session.abandon_evaluation()  # it holds on to the network as it is
         measured = session.surgeon.preview(plan, batch, mix(session.seed, purpose("edit"), session.step))
         summary["measured"] = {

@@ -49,8 +49,11 @@ class OperableNetwork(NetworkWithOps):
         self._non_persistent_buffers_set = plain._non_persistent_buffers_set
         self.training = plain.training
         self.example_input = tree_map(_detached, example_input)
-        self._structure = Structure.trace(self, self.example_input)
-        make_layers(self._structure, plain)
+        if isinstance(plain, NetworkWithOps) and plain.dependencies.edges:
+            self.dependencies = plain.dependencies  # what is declared wins
+        else:
+            self._structure = Structure.trace(self, self.example_input)
+            make_layers(self._structure, plain)
         self._wire()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -58,6 +61,10 @@ class OperableNetwork(NetworkWithOps):
         if args and isinstance(args[0], torch.Tensor):
             self.maybe_update_age(args[0])
         return self._callable(*args, **kwargs)
+
+    def get_submodule(self, target: str) -> nn.Module:
+        """As the plain network, whose modules may have names that this class has other things by."""
+        return self._plain.get_submodule(target) if target else self
 
     def train(self, mode: bool = True) -> OperableNetwork:
         """As the plain network."""
@@ -112,12 +119,19 @@ def make_layer(module: nn.Module | None, name: str, layer: WeightedLayer) -> Non
         return
     if layer.weight.rpartition(".")[2] not in ("weight", "in_proj_weight"):
         return
+    if any(name in module.__dict__ or hasattr(type(module), name) for name in _TAKEN):
+        return  # its own code uses these names for something else
     plain = type(module)
     module.__class__ = _KNOWN.get(plain) or _class_for(plain, layer)
     assert isinstance(module, NeuronLayer)
     module._init_ops()
 
 
+_TAKEN = (set(dir(NeuronLayer)) - set(dir(nn.Module)) - {"_abc_impl"}) | {
+    "records", "frozen", "bias_frozen", "neuron_learning_rate", "incoming_frozen", "incoming_learning_rate", "ledger",
+    "readings", "reads_triggers_of", "triggers_counted_by",
+}  # fmt: skip
+"""Names that a layer with neurons has beside those of every module."""
 _MADE: dict[tuple[type[nn.Module], int, int], type[NeuronLayer]] = {}
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn, optim
 
+from graybox.index_selection import in_format_of
 from graybox.model_with_ops import NetworkWithOps
 from graybox.modules_with_ops import NeuronLayer
 
@@ -23,7 +24,7 @@ def refit(
     structure: [name, shape] of parameters and buffers; attributes: by module name, what goes with them. Their values,
     the layers' flags and statistics are for the caller to load. Answers whether anything was exchanged.
     """
-    present = network.state_dict(keep_vars=True)
+    present = {**dict(network.named_buffers()), **network.state_dict(keep_vars=True)}
     exchanged: dict[nn.Parameter, nn.Parameter] = {}
     changed = False
     for name, shape in structure:
@@ -31,11 +32,12 @@ def refit(
         if not isinstance(old, torch.Tensor) or list(old.shape) == list(shape):
             continue
         changed = True
-        value = old.detach().new_zeros(tuple(shape))
+        value = in_format_of(old.detach(), old.detach().new_zeros(tuple(shape)))
         if not isinstance(old, nn.Parameter):
             network.put_tensor(name, value)
         elif old not in exchanged:
             exchanged[old] = nn.Parameter(value, requires_grad=old.requires_grad)
+            exchanged[old].__dict__.update(old.__dict__)  # marks of the user's
             network.put_tensor(name, exchanged[old])
     if not changed:
         return False

@@ -103,6 +103,7 @@ class Session:
         self.last_evaluation: EvaluationResult | None = None
         self.evaluation: EvaluationPass | None = None
         self._hash: tuple[object, str] | None = None
+        self._parameters: int | None = None
         check_data(experiment, stores)
         for split, wrapper in experiment.datasets.items():
             stores.samples.add_split(split, len(wrapper), wrapper.labels(), wrapper.fingerprint())
@@ -239,8 +240,15 @@ class Session:
         return self._hash[1]
 
     def structure_changed(self) -> None:
-        """The identity is worked out anew."""
+        """The identity and the number of parameters are worked out anew."""
         self._hash = None
+        self._parameters = None
+
+    def parameter_count(self) -> int:
+        """Of the network as it is now."""
+        if self._parameters is None:
+            self._parameters = self.network.get_parameter_count()
+        return self._parameters
 
     def structure(self) -> list[list[Any]]:
         """[name, shape] of every parameter and buffer."""

@@ -61,7 +61,6 @@ class Trainer:
         self._speed = Speedometer()
         self._neurons = NeuronWindow(session.network, self._queue.wake)
         self._snapshot = Snapshot(run_id=session.stores.run.run_id, state=TrainerState.STARTING)
-        self._parameter_count = session.network.get_parameter_count()
         self._publish()
 
     # -- for everybody ---------------------------------------------------------------------------------
@@ -366,7 +365,7 @@ class Trainer:
             journal_sequence=session.stores.journal.last_sequence,
             time_ms=now_ms(),
             process_start_ms=self._process_start_ms,
-            parameter_count=self._parameter_count,
+            parameter_count=session.parameter_count(),
             kind_of_problem=session.experiment.task.name,
             class_names=session.experiment.class_names,
             hyper_parameters=describe_all(session),

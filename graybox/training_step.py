@@ -73,6 +73,8 @@ class TrainingStep:
             result = experiment.task.evaluate(model(inputs), target)
             if result.predictions is not None:
                 model.register_prediction(result.predictions, result.classes)
+            # What is computed once more on the way back (activation checkpointing) is not counted twice.
+            model.ledger.mode = TrackingMode.DISABLED
             experiment.optimizer.zero_grad(set_to_none=True)
             result.loss.backward()
             outcome = read_outcome(result, target, batch.rows.numpy())
@@ -182,7 +184,10 @@ def check_finite(outcome: BatchOutcome) -> None:
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without gradients for a while; every module's own mode comes back afterwards."""
-    modes = [(module, module.training) for module in model.modules()]
+    # A network around another one (`graybox.operable`) shares its modules, but not its own mode.
+    inner = getattr(model, "_plain", None)
+    modules = [*model.modules(), *([inner] if isinstance(inner, nn.Module) else [])]
+    modes = [(module, module.training) for module in modules]
     model.eval()
     try:
         with torch.no_grad():

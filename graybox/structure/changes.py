@@ -60,7 +60,12 @@ def removal(structure: Structure, layer: str, neurons: Sequence[int]) -> Change:
         return kept, kept
 
     edit = _Edit("remove", classes, rearrange)
-    return _verified(structure, _change(structure, layer, edit, _torn(structure, flags)), edit)
+    change = _change(structure, layer, edit, _torn(structure, flags))
+    single = next((axis.tensor for axis in change.axes if axis.source.size == 1), None)
+    if single is not None:
+        # A dimension of one entry is broadcast as if it were none: nobody could tell what belongs to it any more.
+        raise Refused(f"one single entry of {single} would be left without these neurons of {layer}; keep at least two")
+    return _verified(structure, change, edit)
 
 
 def addition(structure: Structure, layer: str, count: int) -> Change:
