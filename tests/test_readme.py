@@ -21,14 +21,15 @@ README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 INTERNAL_VARIABLES = {"GRAYBOX_STOP_WITH_STDIN"}  # between the demo and its children
 
 
-def example() -> str:
-    (code,) = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    return code
+def examples() -> dict[str, str]:
+    """By the file name that their first line gives."""
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return {block.split('"""')[1].split(":")[0]: block for block in blocks}
 
 
 @pytest.fixture
 def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with my_experiment.py and bright and dark pictures, as the README describes it."""
+    """A folder with the examples and bright and dark pictures, as the README describes it."""
     noise = np.random.default_rng(0)
     for split, count in (("train", 24), ("val", 8)):
         for name, low in (("bright", 128), ("dark", 0)):
@@ -37,26 +38,29 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             for number in range(count):
                 pixels = noise.integers(low, low + 128, (20, 24, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
-    (tmp_path / "my_experiment.py").write_text(example())
+    for file, code in examples().items():
+        (tmp_path / file).write_text(code)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 @pytest.mark.usefixtures("clean_imports", "pictures")
 @pytest.mark.filterwarnings("ignore:this machine has no cuda")
-def test_the_example_trains() -> None:
-    experiment = load_experiment("my_experiment.py")
+@pytest.mark.parametrize(("file", "steps", "loss"), [("my_experiment.py", 25, 0.1), ("resnet.py", 4, 2.0)])
+def test_the_examples_train(file: str, steps: int, loss: float) -> None:
+    assert set(examples()) == {"my_experiment.py", "resnet.py"}
+    experiment = load_experiment(file)
     assert experiment.class_names == ("bright", "dark")
     training = launch(experiment, root_directory=experiment.root_log_dir)
     try:
-        for _ in range(25):
+        for _ in range(steps):
             assert training.trainer.tick()
         now = training.trainer.latest()
         training.trainer.end()
     finally:
         training.close()
-    assert (now.state, now.step, now.age) == (TrainerState.RUNNING, 25, 25 * 48)
-    assert now.train_loss is not None and now.train_loss < 0.1
+    assert (now.state, now.step, now.age) == (TrainerState.RUNNING, steps, steps * 48)
+    assert now.train_loss is not None and now.train_loss < loss
     assert [path.name for path in Path("my-runs").glob("*/run.json")] == ["run.json"]
 
 
