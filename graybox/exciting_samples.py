@@ -130,9 +130,15 @@ class ExcitingSamples:
             self.columns.put(index, {"values": arrays["sorted_values"], "ids": arrays["sorted_ids"], "waiting": none})
 
     def state_dict(self) -> dict[str, Any]:
+        columns = self.columns.state_dict()
+        # Rows where nothing waits hold whatever was there.
+        columns["waiting"] = columns["waiting"].clone()
+        columns["waiting"][self._number_waiting :] = -torch.inf
+        waiting_ids = self._waiting_ids.cpu().clone()
+        waiting_ids[self._number_waiting :] = 0
         return {
-            **self.columns.state_dict(),
-            "waiting_ids": self._waiting_ids.cpu().clone(),
+            **columns,
+            "waiting_ids": waiting_ids,
             "number_waiting": self._number_waiting,
             "times_sorted": self._times_sorted,
         }

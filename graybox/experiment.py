@@ -113,7 +113,7 @@ class Experiment(ExperimentLoop):
         from graybox.sample_stream import SampleLoadError
         from graybox.training_step import to_device
 
-        if isinstance(model, NetworkWithOps) and (model.is_traceable or model.dependencies.edges):
+        if isinstance(model, NetworkWithOps) and model.is_traceable:
             return model
         if example_input is None:
             try:

@@ -94,9 +94,11 @@ def operable(model: nn.Module, example_input: Any) -> NetworkWithOps:
     """
     if isinstance(model, NetworkWithOps):
         model.example_input = tree_map(_detached, example_input)
-        if not model.dependencies.edges:
+        if model.dependencies.edges:
+            model._structure = None  # as declared, and with what the input tells of multiply-adds
+        else:
             make_layers(Structure.trace(model, model.example_input), model)
-        model.forget_structure()
+            model.forget_structure()
         return model
     if not isinstance(model, nn.Module):
         raise Invalid(f"a model is a torch.nn.Module, not a {type(model).__name__}")
