@@ -6,7 +6,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
-BENCHMARKS := step_time first_curve
+BENCHMARKS := step_time first_curve surgery_latency surgery_coverage
 PIP_INSTALL := -m pip install --disable-pip-version-check
 ARGS ?=
 
@@ -38,7 +38,7 @@ proto: $(PROTO_VENV)/.installed ## make the gRPC stubs from experiment_service.p
 	PATH="$(CURDIR)/$(PROTO_VENV)/bin:$$PATH" $(PROTO_VENV)/bin/python -m grpc_tools.protoc -Igraybox/proto=. \
 		--python_out=. --grpc_python_out=. --mypy_out=. graybox/proto/experiment_service.proto
 
-bench: $(VENV)/.installed-dev ## measure against plain PyTorch
+bench: $(VENV)/.installed-dev ## measure against plain PyTorch, and surgery against torch-pruning
 	@set -e; for benchmark in $(BENCHMARKS); do $(BIN)/python -m "benchmarks.$$benchmark" $(ARGS); done
 
 screenshots: $(VENV)/.installed-dev browser ## make screen-shots/ from the running product
