@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 
@@ -53,6 +55,12 @@ def _gathered(tensor: torch.Tensor, axis: int, source: np.ndarray) -> torch.Tens
 
 def _runs(source: np.ndarray) -> list[tuple[int, int]]:
     """(first old index, or -1; length) of each run of consecutive ones or of new entries."""
+    return _runs_in(source.astype(np.int64, copy=False).tobytes())
+
+
+@functools.lru_cache(maxsize=4)  # a weight's gradient and its optimizer's state follow it by the same source
+def _runs_in(data: bytes) -> list[tuple[int, int]]:
+    source = np.frombuffer(data, dtype=np.int64)
     if not len(source):
         return []
     step = source[1:] - source[:-1]
