@@ -110,7 +110,6 @@ class Experiment(ExperimentLoop):
         """The model with neurons, and with an input on which it can be looked at. Raises Invalid where it cannot."""
         from graybox.evaluation import example_inputs  # it knows experiments
         from graybox.operable_network import operable
-        from graybox.sample_stream import SampleLoadError
         from graybox.training_step import to_device
 
         if isinstance(model, NetworkWithOps) and model.is_traceable:
@@ -119,10 +118,13 @@ class Experiment(ExperimentLoop):
             try:
                 with seeded(0):
                     example_input = example_inputs(self, 1)
-            except SampleLoadError as error:
+            except Exception as error:  # the user's own data, whatever it raises
                 if isinstance(model, NetworkWithOps):
                     return model  # the step that needs the sample says so
-                raise Invalid(f"no sample to look at the model with: {error}; or pass example_input") from error
+                raise Invalid(
+                    f"no sample to look at the model with ({type(error).__name__}: {error}); mend it, or pass "
+                    "example_input"
+                ) from error
             example_input = (example_input,)  # as a step calls the model, whatever the inputs are
         return operable(model, to_device(example_input, self.device))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -172,8 +173,9 @@ class NetworkWithOps(NetworkEdits, nn.Module):
     def _declared_structure(self) -> Structure:
         rates: dict[str, float] = {}
         if self.is_traceable:  # how often each weight is used, for the multiply-adds
-            for contraction in Structure.trace(self, self.example_input).contractions:
-                rates[contraction.weight] = rates.get(contraction.weight, 0.0) + contraction.multiplicity
+            with contextlib.suppress(Invalid):  # it cannot be looked at, and need not be
+                for contraction in Structure.trace(self, self.example_input).contractions:
+                    rates[contraction.weight] = rates.get(contraction.weight, 0.0) + contraction.multiplicity
         names = {id(module): name for name, module in self.named_modules()}
         same = self.dependencies.same_layers
         layers = [

@@ -273,12 +273,16 @@ def test_neurons_are_removed_after_a_look_at_the_plan_and_come_back(stage: Stage
     assert not stage.run.journal, "so far it was only looked at"
     page.click("#edit-apply")
     stage.toast("Remove neurons of features.conv2: neurons 4, 5")
+    expect(page.locator("#layer-title")).to_have_text("features.conv2 · 30 neurons")
     page.locator(".mantine-Notification-root .gb-undo").click()
     stage.toast("Undid: Remove neurons")
     assert len(stage.run.network.layers[1].neurons) == 32
-    page.click("#select-none")
+    # Another number of neurons clears what was selected: wait until the page has seen it.
+    expect(page.locator("#layer-title")).to_have_text("features.conv2 · 32 neurons")
+    expect(page.locator("#remove-neurons")).to_be_disabled()
     page.click("#neuron-tile-8")
     page.click("#neuron-tile-9")
+    expect(page.locator("#remove-neurons")).to_be_enabled()
     page.click("#remove-neurons")
     page.click("#edit-apply")
     expect(page.locator("#layer-title")).to_have_text("features.conv2 · 30 neurons")
@@ -295,6 +299,7 @@ def test_what_is_not_exact_is_asked_for_twice(stage: Stage) -> None:
     page = stage.page
     stage.open("model")
     page.click("#layer-2")
+    expect(page.locator("#layer-title")).to_contain_text("classifier.fc1")
     page.click("#neuron-tile-4")
     page.click("#remove-neurons")
     expect(page.locator("#edit-exact")).to_contain_text("LayerNorm")
