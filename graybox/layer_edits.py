@@ -26,6 +26,8 @@ COLUMN_FLAGS = ("incoming_frozen", "incoming_learning_rate")
 class LayerEdits:
     """What a layer with neurons can do to itself. Parameters are replaced, never resized in place."""
 
+    # A part of NeuronLayer only, which mypy takes for a wrong type of self: hence the exceptions.
+
     def reorder(self: NeuronLayer, indices: Iterable[int]) -> None:  # type: ignore[misc]
         """Put the neurons into another order: indices[i] is the old index at place i."""
         _exchange(self, 0, _permutation(indices, self.neuron_count))

@@ -298,8 +298,3 @@ class NetworkWithOps(NetworkEdits, nn.Module):
     def reset_stats_by_layer_id(self, layer_id: int) -> None:
         """Raises NotFound for an unknown id."""
         self.get_layer_by_id(layer_id).reset_stats()
-
-
-def has_rows(tensor: torch.Tensor, neurons: int) -> bool:
-    """Whether a tensor has one row per neuron. One number for all of them (nn.PReLU's) belongs to none of them."""
-    return tensor.dim() > 0 and tensor.shape[0] == neurons

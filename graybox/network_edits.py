@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class NetworkEdits:
     """What a network with ops can do to itself, together with the optimizer that `graybox` knows to train it."""
 
+    # A part of NetworkWithOps only, which mypy takes for a wrong type of self: hence the exceptions.
     _surgeon: Surgeon | None = None
     _journalled: Callable[[NeuronEdit], Any] | None = None
 
