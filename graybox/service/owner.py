@@ -19,6 +19,9 @@ DEFAULT_ACTOR = "grpc"
 ANSWER_SECONDS = 5.0
 """Beyond a command's deadline: the trainer answers late when a step is long."""
 
+ROUNDED_UP = 0.01
+"""Share by which a deadline may have been rounded up on the wire: to 10 ms from 1 s on, 100 ms from 10 s, 1 s from 100 s."""
+
 
 def seconds_left(context: grpc.ServicerContext, longest: float = MAX_WAIT_SECONDS) -> float:
     """How long this call may wait: the client's deadline, less what the answer needs to travel, at most `longest`."""
@@ -26,8 +29,10 @@ def seconds_left(context: grpc.ServicerContext, longest: float = MAX_WAIT_SECOND
     remaining = cast("float | None", context.time_remaining())
     if remaining is None or not math.isfinite(remaining):
         return longest
-    # Without the margin the client's clock would run out just before it is told that nothing was applied.
-    return max(0.0, min(longest, remaining - min(0.25, remaining * 0.1)))
+    # Without the margin the client's clock would run out just before it is told that nothing was applied. gRPC rounds
+    # a deadline up by as much as a hundredth on its way here: the client has that much less than it seems.
+    margin = min(0.25, remaining * 0.1) + ROUNDED_UP * remaining
+    return max(0.0, min(longest, remaining - margin))
 
 
 def ask(
