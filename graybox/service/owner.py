@@ -20,7 +20,7 @@ ANSWER_SECONDS = 5.0
 """Beyond a command's deadline: the trainer answers late when a step is long."""
 
 ROUNDED_UP = 0.01
-"""Share by which a deadline may have been rounded up on the wire: to 10 ms from 1 s on, 100 ms from 10 s, 1 s from 100 s."""
+"""Share by which the wire may have rounded a deadline up: to 10 ms from 1 s on, 100 ms from 10 s, 1 s from 100 s."""
 
 
 def seconds_left(context: grpc.ServicerContext, longest: float = MAX_WAIT_SECONDS) -> float:
