@@ -71,8 +71,11 @@ class Transaction:
         index = EntryIndex(tensor.shape, where, tensor.device)
         target = tensor.detach()
         old = index.take(target)
+        # In an autocast region the network multiplies with copies of its weights, made before.
+        self.on_failure(torch.clear_autocast_cache)
         self.on_failure(index.put, target, old)
         index.put(target, values.to(target.device, target.dtype))
+        torch.clear_autocast_cache()
 
     def renew(self, parameter: nn.Parameter, where: Where) -> None:
         """The optimizer's state of these entries starts anew."""
