@@ -15,7 +15,9 @@ from torch import nn, optim
 
 from graybox.checkpoint_manager import CheckpointManager as CheckpointManager
 from graybox.errors import Refused, StorageError
-from graybox.refit import refit
+from graybox.neuron_identity import carried, moved
+from graybox.newcomers import begin_anew
+from graybox.refit import belonging, refit
 from graybox.sample_stream import Position
 from graybox.session import Session
 from graybox.store.checkpoints import CheckpointRecord
@@ -146,9 +148,36 @@ def capture(session: Session) -> dict[str, Any]:
     }
 
 
-def restore_weights(session: Session, payload: Mapping[str, Any]) -> None:
-    """Weights and running statistics as they were, and with them the structure; everything else as it is. Where the
-    structure was another one, the optimizer, flags and statistics know nothing of the exchanged tensors."""
+def restore_weights(session: Session, payload: Mapping[str, Any]) -> list[str]:
+    """Weights and running statistics as they were, and with them the structure and the order of the neurons; everything
+    else as it is. Answers the layers some of whose neurons, or incoming ones, have come, gone or moved since.
+
+    There flags and statistics of today go along to where each neuron is then; of one that was removed since, those of
+    the checkpoint come back. The optimizer starts anew for every tensor that such neurons have a part of, since its
+    moments are of weights that are no longer in those places.
+    """
+    network, young = session.network, session.optimizer.state_dict()
+    here = {name: layer.ops_state() for name, layer in network.named_layers()}
+    before = dict(network.named_parameters())
+    _load_weights(session, payload)
+    there = {name: from_plain(state) for name, state in payload["layers"].items() if name in here}
+    rows = [name for name in there if moved(here[name], there[name], "neuron_identity")]
+    columns = [name for name in there if moved(here[name], there[name], "incoming_identity")]
+    layers = [name for name in there if name in rows or name in columns]
+    for name in layers:
+        layer = network.find_layer(name)[1]
+        layer.load_ops_state(carried(here[name], there[name]))
+    renewed = belonging(network, rows, columns)
+    renewed |= {name for name, value in network.named_parameters() if before.get(name) is not value}
+    for name, value in network.named_parameters():
+        if name in renewed and session.optimizer.holds(value):
+            begin_anew(session.experiment.optimizer, value)
+    session.optimizer.load_state_dict([kept for kept in young if kept["parameter"] not in renewed])
+    network.remember_weights()
+    return layers
+
+
+def _load_weights(session: Session, payload: Mapping[str, Any]) -> None:
     optimizer = session.experiment.optimizer
     others = payload.get("other_buffers", {})
     structure = [*payload["structure"], *([name, list(value.shape)] for name, value in others.items())]
@@ -156,7 +185,7 @@ def restore_weights(session: Session, payload: Mapping[str, Any]) -> None:
         for name, value in other_buffers(session.network).items():
             if name in others:
                 value.copy_(others[name])
-        session.optimizer.load_state_dict([])  # what was young is so no longer
+        session.optimizer.load_state_dict([])  # of tensors that are no longer there
     session.network.load_state_dict(from_plain(payload["model"]))
     session.network.remember_weights()
     session.structure_changed()
@@ -171,7 +200,7 @@ def other_buffers(network: nn.Module) -> dict[str, torch.Tensor]:
 def restore_all(session: Session, payload: Mapping[str, Any]) -> None:
     """Everything but the branch and whether training runs, which whoever restores decides."""
     experiment = session.experiment
-    restore_weights(session, payload)
+    _load_weights(session, payload)
     load_optimizer(experiment.optimizer, from_plain(payload["optimizer"]))
     if experiment.scheduler is not None and payload["scheduler"] is not None:
         experiment.scheduler.load_state_dict(from_plain(payload["scheduler"]))

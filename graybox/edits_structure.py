@@ -12,15 +12,13 @@ from torch import nn
 
 from graybox.index_selection import selected
 from graybox.initialisation import fresh_entries
+from graybox.layer_edits import COLUMN_FLAGS, ROW_FLAGS
 from graybox.modules_with_ops import NeuronLayer
+from graybox.neuron_identity import new_identities
 from graybox.structure.change import AxisChange, Change, Fill
 from graybox.tensor_table import TensorTable
 from graybox.transaction import Transaction, inverted
 from graybox.undo import UndoLog
-
-ROW_FLAGS: dict[str, float] = {"frozen": 0.0, "neuron_learning_rate": 1.0, "bias_frozen": 0.0}
-COLUMN_FLAGS: dict[str, float] = {"incoming_frozen": 0.0, "incoming_learning_rate": 1.0}
-"""What a layer knows of each of its neurons, and of each incoming one; and what a new one starts with."""
 
 
 @dataclass(frozen=True)
@@ -190,12 +188,16 @@ def _carry(
     return gone_flags, gone_records
 
 
-def _of(saved: Mapping[str, Any] | None, what: str, name: str) -> Mapping[str, Any]:
-    return {} if saved is None else saved[what].get(name, {})
+def _of(saved: Mapping[str, Any] | None, what: str, name: str) -> Mapping[str, Any] | None:
+    return None if saved is None else saved[what].get(name, {})
 
 
 def _carry_flags(
-    tx: Transaction, layer: NeuronLayer, defaults: Mapping[str, float], step: Step, saved: Mapping[str, torch.Tensor]
+    tx: Transaction,
+    layer: NeuronLayer,
+    defaults: Mapping[str, float],
+    step: Step,
+    saved: Mapping[str, torch.Tensor] | None,
 ) -> dict[str, torch.Tensor]:
     source = torch.from_numpy(step.change.source)
     kept, gone = source >= 0, torch.from_numpy(step.gone)
@@ -205,13 +207,17 @@ def _carry_flags(
         taken[attribute] = old[gone]
         new = old.new_full((len(source),), default)
         new[kept] = old[source[kept]]
-        if attribute in saved and len(saved[attribute]):
+        if saved is None and attribute.endswith("identity") and len(step.came):
+            new[~kept] = new_identities(len(step.came))
+        elif saved is not None and len(saved.get(attribute, ())):
             new[~kept] = saved[attribute].to(new.dtype)
         tx.set_attribute(layer, attribute, new)
     return taken
 
 
-def _carry_records(tx: Transaction, layer: NeuronLayer, step: Step, saved: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def _carry_records(
+    tx: Transaction, layer: NeuronLayer, step: Step, saved: Mapping[str, Any] | None
+) -> dict[str, np.ndarray]:
     taken = tx.carry_records(layer, step.change.source, step.change.size)
     if saved:
         tx.put_records(layer, step.came, dict(saved))

@@ -238,9 +238,15 @@ class Interventions:
         session.running = False
         session.error = session.traceback = ""
         if arguments["weights_only"]:
-            restore_weights(session, payload)
+            layers = restore_weights(session, payload)
             session.abandon_evaluation()
-            return Performed(f"Took over the weights of checkpoint {record.id} (step {record.step:,})")
+            summary = f"Took over the weights of checkpoint {record.id} (step {record.step:,})"
+            if layers:
+                summary += (
+                    f"; neurons of {', '.join(layers)} had come, gone or moved since: their flags and statistics went "
+                    "with them, and the optimizer starts anew there"
+                )
+            return Performed(summary)
         branch = next((b for b in session.stores.run.branches if b.branch == arguments.get("branch")), None)
         if branch is None:
             branch = session.stores.run.add_branch(record.branch, record.step, record.age)

@@ -14,13 +14,15 @@ from torch import nn
 
 from graybox.errors import Invalid, NotFound, Refused
 from graybox.index_selection import selected
+from graybox.neuron_identity import UNKNOWN
 from graybox.structure.attributes import attributes_for
 
 if TYPE_CHECKING:
     from graybox.modules_with_ops import NeuronLayer
 
-ROW_FLAGS = ("frozen", "bias_frozen", "neuron_learning_rate")
-COLUMN_FLAGS = ("incoming_frozen", "incoming_learning_rate")
+ROW_FLAGS = {"frozen": 0.0, "bias_frozen": 0.0, "neuron_learning_rate": 1.0, "neuron_identity": UNKNOWN}
+COLUMN_FLAGS = {"incoming_frozen": 0.0, "incoming_learning_rate": 1.0, "incoming_identity": UNKNOWN}
+"""What a layer knows of each of its neurons, and of each incoming one; and what a new one starts with."""
 
 
 class LayerEdits:
@@ -120,11 +122,10 @@ def _exchange(layer: NeuronLayer, side: int, source: torch.Tensor, fill: str | N
     shapes = {name: tuple(value.shape) for name, value in layer._parameters.items() if value is not None}
     for name, number in attributes_for(layer, shapes, None).items():
         setattr(layer, name, number)
-    flags = ROW_FLAGS if side == 0 else COLUMN_FLAGS
-    for name in flags:
+    for name, default in (ROW_FLAGS if side == 0 else COLUMN_FLAGS).items():
         old = getattr(layer, name)
         kept = old[source.clamp(min=0)]
-        kept[source < 0] = 1.0 if name.endswith("rate") else False
+        kept[source < 0] = old.new_tensor(default)
         setattr(layer, name, kept)
     if side == 0:
         layer.records.carry(source)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from graybox.errors import Invalid, NotFound
-from graybox.layer_edits import LayerEdits, NormEdits
+from graybox.layer_edits import COLUMN_FLAGS, ROW_FLAGS, LayerEdits, NormEdits
 from graybox.neuron_records import NeuronRecords, observe_together
 from graybox.observation import Layout
 from graybox.tracking import Ledger, TrackingMode, TriggersTracker
@@ -58,6 +58,8 @@ class NeuronLayer(LayerEdits, ModuleWithOps):
 
     On the CPU, [neurons]: frozen and bias_frozen bool, neuron_learning_rate float64, the factor on the update. By place
     along the weight's `in_axis` (-1: none): incoming_frozen bool, incoming_learning_rate float64.
+    neuron_identity and incoming_identity, int64: which neuron it is, the same through every edit; see
+    `graybox.neuron_identity`.
     """
 
     weight: torch.Tensor
@@ -84,6 +86,7 @@ class NeuronLayer(LayerEdits, ModuleWithOps):
         self.neuron_learning_rate = torch.ones(neurons, dtype=torch.float64)
         self.incoming_frozen = torch.zeros(places, dtype=torch.bool)
         self.incoming_learning_rate = torch.ones(places, dtype=torch.float64)
+        self.neuron_identity, self.incoming_identity = torch.arange(neurons), torch.arange(places)
 
     @property
     def train_dataset_tracker(self) -> TriggersTracker:
@@ -247,6 +250,8 @@ class NeuronLayer(LayerEdits, ModuleWithOps):
             "bias_frozen": self.bias_frozen.clone(),
             "incoming_frozen": self.incoming_frozen.clone(),
             "incoming_learning_rate": self.incoming_learning_rate.clone(),
+            "neuron_identity": self.neuron_identity.clone(),
+            "incoming_identity": self.incoming_identity.clone(),
             **self.records.state_dict(),
         }
 
@@ -256,9 +261,8 @@ class NeuronLayer(LayerEdits, ModuleWithOps):
             raise Invalid(f"flags of {state['frozen'].shape[0]} neurons do not fit {self.neuron_count}")
         self.resize_ops()
         self.records.load_state_dict(state)
-        self.frozen = state["frozen"].clone()
         self.neuron_learning_rate = state["learning_rate"].clone()
-        for name in ("bias_frozen", "incoming_frozen", "incoming_learning_rate"):
+        for name in (*ROW_FLAGS, *COLUMN_FLAGS):
             if name in state:  # a checkpoint of before knows nothing of them
                 setattr(self, name, state[name].clone())
         self.ledger.flags_version += 1

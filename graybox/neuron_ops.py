@@ -250,7 +250,8 @@ class AddNeurons(NeuronEdit):
 class Several(NeuronEdit):
     """Edits of several layers, of one kind, as one: all of them or none, undone together.
 
-    Each names its neurons by the numbers that they had before the first one.
+    Each names its neurons by the numbers that they had before the first one, an order included: where layers are sorted
+    whose neurons are summed, the order of the last one stays.
     """
 
     layer: str = ""

@@ -52,6 +52,13 @@ def initial_value(optimizer: optim.Optimizer, group: Mapping[str, Any], key: str
     return 0.0
 
 
+def begin_anew(optimizer: optim.Optimizer, parameter: torch.Tensor) -> None:
+    """A parameter's whole state starts as in a fresh optimizer."""
+    optimizer.state.pop(parameter, None)
+    if isinstance(optimizer, optim.Adagrad):  # the others make it in the first step
+        optimizer.state[parameter] = optim.Adagrad([parameter], **optimizer.defaults).state[parameter]
+
+
 def per_entry(value: object, parameter: torch.Tensor) -> bool:
     """Whether a value of an optimizer's state has one number for each entry of the parameter."""
     # A scalar parameter's step count has its shape too; neurons have at least one dimension.

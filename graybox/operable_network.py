@@ -131,7 +131,7 @@ def make_layer(module: nn.Module | None, name: str, layer: WeightedLayer) -> Non
 
 _TAKEN = (set(dir(NeuronLayer)) - set(dir(nn.Module)) - {"_abc_impl"}) | {
     "records", "frozen", "bias_frozen", "neuron_learning_rate", "incoming_frozen", "incoming_learning_rate", "ledger",
-    "readings", "reads_triggers_of", "triggers_counted_by",
+    "readings", "reads_triggers_of", "triggers_counted_by", "neuron_identity", "incoming_identity",
 }  # fmt: skip
 """Names that a layer with neurons has beside those of every module."""
 _MADE: dict[tuple[type[nn.Module], int, int], type[NeuronLayer]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -57,3 +57,18 @@ def refit(
             module.resize_ops()
     network.forget_structure()
     return True
+
+
+def belonging(network: NetworkWithOps, rows: Iterable[str], columns: Iterable[str]) -> set[str]:
+    """Names of all parameters that belong together with the neurons of some layers (rows), and with the incoming ones
+    of some (columns)."""
+    layers = dict(network.named_layers())
+    found = {id(layers[name].weight) for name in (*rows, *columns)}
+    if found and (network.dependencies.edges or network.is_traceable):
+        structure = network.structure
+        known = structure.layers
+        axes = [(known[name].weight, known[name].out_axis) for name in rows if name in known]
+        axes += [(known[name].weight, known[name].in_axis) for name in columns if name in known]
+        tensors = {tensor for axis in axes if axis in structure.own for tensor, _ in structure.group_of(*axis)}
+        found |= {id(network.tensor(tensor)) for tensor in tensors}
+    return {name for name, parameter in network.named_parameters() if id(parameter) in found}

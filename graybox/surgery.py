@@ -159,7 +159,7 @@ class Surgeon:
             return [plan]
         numbering, done = _Numbering(), []
         for number, part in enumerate(plan.parts):
-            edit = numbering.renumbered(part, self.network)
+            edit = numbering.renumbered(part)
             if edit is None:
                 continue
             again = self._plan(edit) if numbering.moved else part
@@ -281,15 +281,12 @@ class _Numbering:
         self.moved = False
         self._old: dict[str, np.ndarray] = {}
 
-    def renumbered(self, part: Plan, network: NetworkWithOps) -> NeuronEdit | None:
+    def renumbered(self, part: Plan) -> NeuronEdit | None:
         """The part's edit in the present numbers; None where all its neurons went with others already."""
         old = self._old.get(part.layer)
         if old is None or isinstance(part.edit, AddNeurons):
             return part.edit
-        if isinstance(part.edit, SortByStat):
-            return part.edit.at(part.layer, ())  # by the statistic of those that are there now
-        if isinstance(part.edit, FreezeIncoming):
-            return part.edit
+        # An order, too, is one of the numbers of before: sorted anew, it would depend on more than the journal holds.
         wanted = np.isin(old, np.array(part.neurons))
         places = {int(number): place for place, number in enumerate(old) if wanted[place]}
         present = [number for number in part.neurons if number in places]

@@ -31,6 +31,7 @@ from graybox.modules_with_ops import LinearWithNeuronOps
 from graybox.neuron_ops import Freeze, Reinitialize, SetLearningRate
 from graybox.optimizer_with_ops import ELEMENTWISE
 from graybox.session import Session
+from tests.patience import PATIENCE
 from tests.small_experiments import DropNet, Opened, toy_data, toy_experiment, whole_state
 from tests.small_networks import differences
 
@@ -206,7 +207,7 @@ class OtherNet(DropNet):
 def test_what_does_not_fit_is_refused_with_the_first_difference(opened: Make, changes: Any, difference: str) -> None:
     first = opened()
     train(first.session, 2)
-    record = CheckpointKeeper(first.session).save("asked").result(30)
+    record = CheckpointKeeper(first.session).save("asked").result(PATIENCE)
     other = opened(**changes)
     other.session.stores.checkpoints.folder = first.stores.checkpoints.folder
     before = whole_state(other.session)
@@ -224,7 +225,7 @@ def test_what_was_checked_is_not_read_again_and_never_served_twice(opened: Make)
     each = opened()
     keeper = CheckpointKeeper(each.session)
     train(each.session, 2)
-    record = keeper.save("asked").result(30)
+    record = keeper.save("asked").result(PATIENCE)
     expected = whole_state(each.session)
     keeper.check(record)
     content = (each.stores.checkpoints.folder / record.file).read_bytes()
@@ -239,10 +240,10 @@ def test_what_was_checked_is_not_read_again_and_never_served_twice(opened: Make)
 def test_ids_go_on_and_automatic_ones_are_kept_to_the_newest(opened: Make) -> None:
     each = opened()
     keeper = CheckpointKeeper(each.session)
-    keeper.save("asked", "mine").result(30)
+    keeper.save("asked", "mine").result(PATIENCE)
     for _ in range(12):
         train(each.session, 1)
-        last = keeper.save("automatic").result(30)
+        last = keeper.save("automatic").result(PATIENCE)
     records = each.stores.checkpoints.list()
     assert records[0].name == "mine" and len(records) == 11
     assert records[-1].id == last.id == "000013"

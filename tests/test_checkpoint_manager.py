@@ -15,6 +15,7 @@ from graybox.commands import RestoreCheckpoint
 from graybox.errors import NotFound, Refused
 from graybox.experiment import Experiment
 from graybox.launch import launch
+from tests.patience import PATIENCE
 from tests.small_experiments import tick_until, toy_experiment, whole_state
 from tests.small_networks import differences
 
@@ -104,7 +105,7 @@ def test_what_a_trainer_keeps_and_restores_is_in_the_tree(root: Path) -> None:
         done = trainer.submit(RestoreCheckpoint("000002"))
         tick_until(training, done.running)
         trainer.tick()
-        done.result(60)
+        done.result(PATIENCE)
         assert manager.id_to_prnt == {1: -1, 2: 1, 3: 2, 4: 3, 5: 2} and manager.prnt_id == 2
     finally:
         training.close()

@@ -26,6 +26,7 @@ from graybox.commands import (
 from graybox.errors import Invalid, NotFound, Refused
 from graybox.interventions import Intervention, Interventions, row_of
 from graybox.neuron_ops import Freeze, Reinitialize
+from tests.patience import PATIENCE
 from tests.small_experiments import Opened, toy_experiment, whole_state
 from tests.small_networks import differences
 
@@ -141,7 +142,7 @@ def test_all_but_one_training_sample_may_go(desk: Desk) -> None:
 
 
 def test_going_back_makes_a_branch_and_weights_alone_do_not(desk: Desk) -> None:
-    record = desk.keeper.save("asked").result(30)
+    record = desk.keeper.save("asked").result(PATIENCE)
     at_three = whole_state(desk.session)
     for _ in range(2):
         desk.session.train_one_step()

@@ -26,6 +26,7 @@ from graybox.experiment import Experiment
 from graybox.launch import Training, launch
 from graybox.neuron_ops import AddNeurons, Freeze, OverrideBiases, RemoveNeurons, Select, SortByStat
 from graybox.plan_summary import PlanSummary
+from graybox.snapshot import TrainerState
 from tests.small_experiments import toy_data, toy_experiment, weights, whole_state
 from tests.small_networks import differences
 
@@ -152,6 +153,32 @@ def test_edits_undo_checkpoints_and_a_restart(root: Path) -> None:
     again = launch(experiment(), root_directory=root)
     while again.trainer.session.step < training.trainer.session.step:
         again.trainer.tick()
+    assert differences(reached, whole_state(again.trainer.session)) == []
+    again.close()
+
+
+def crash(training: Training) -> None:
+    """What a killed process leaves: nothing is kept on the way out."""
+    training.stores.close()
+    training._lock.release()
+
+
+def test_summed_layers_sorted_by_what_a_checkpoint_does_not_hold_come_again(root: Path) -> None:
+    """A gradient is gone after a restart: the order comes from the journal."""
+    training = launch(experiment(), root_directory=root)
+    train(training, 3)
+    ask(training, Pause())
+    ask(training, SaveCheckpoint())
+    ask(training, EditNeurons(SortByStat("", statistic="gradient_norm"), Select(layers=("layers.0", "back"))))
+    ask(training, Resume())
+    train(training, 2)
+    reached, step = whole_state(training.trainer.session), training.trainer.session.step
+    crash(training)
+    again = launch(experiment(), root_directory=root)
+    train(again, step - again.trainer.session.step)
+    while again.trainer.latest().state is TrainerState.RECOVERING:
+        again.trainer.tick()
+    assert again.trainer.session.step == step
     assert differences(reached, whole_state(again.trainer.session)) == []
     again.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from torch import nn
 from graybox.errors import Refused
 from graybox.structure import Structure
 from graybox.structure.change import Change
+from graybox.structure.verification import CALCULATES
 from tests.small_networks import one_thread  # noqa: F401
 from tests.structure_cases import EVERY, answered, neurons_of, traced
 from tests.structure_oracles import (
@@ -124,16 +126,91 @@ def test_many_edits_after_each_other(name: str) -> None:
         make_change(network, change, seed=done)
         structure.commit(change)
         check_attributes(network)
-        fresh = Structure.trace(network, x[:2])
-        for layer in structure.layers:
-            answers = zip(partition(structure, network, layer), partition(fresh, network, layer), strict=True)
-            for neuron, (kept, new) in enumerate(answers):
-                # What was tied because the code cuts it may be free once one piece is left: that is not found out.
-                assert kept == new or kept[0] == "refused" != new[0], f"after {where}: {layer}[{neuron}] {kept} {new}"
+        check_as_traced(structure, network, x, f"after {where}")
         done += 1
         if done == EDITS:
             break
     assert done > 0 or name in REFUSE_ALL
+
+
+def check_as_traced(structure: Structure, network: nn.Module, x: torch.Tensor, when: str) -> None:
+    """The structure that followed answers as one that looks anew."""
+    fresh = Structure.trace(network, x[:2])
+    for layer in structure.layers:
+        answers = zip(partition(structure, network, layer), partition(fresh, network, layer), strict=True)
+        for neuron, (kept, new) in enumerate(answers):
+            # What was tied because the code cuts it may be free once one piece is left: that is not found out.
+            assert kept == new or kept[0] == "refused" != new[0], f"{when}: {layer}[{neuron}] {kept} {new}"
+
+
+@EVERY
+def test_many_edits_are_taken_back_without_another_look(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edits and undos, the last one first: the structure is what it was, and in the end the one that is traced."""
+    network, x = made(TOPOLOGIES[name])
+    structure = Structure.trace(network, x[:2])
+    looks: list[int] = []
+    refresh = structure.refresh
+    monkeypatch.setattr(structure, "refresh", lambda: (looks.append(1), refresh()))
+    choose = random.Random(f"{name} undone")
+    done: list[tuple[Change, object]] = []
+    for number, undo in enumerate([False, False, True, False, False, True, True, True]):
+        answers = known(structure, network)
+        if not undo:
+            found = next((c for c in (edited(structure, network, choose) for _ in range(8)) if c and c.axes), None)
+            if found is None:
+                continue
+            done.append((found, answers))
+            make_change(network, found, seed=number)
+            structure.commit(found)
+        elif done:
+            taken_back, before = done.pop()
+            looks.clear()
+            inverse = structure.insertion(taken_back)
+            make_change(network, inverse, seed=number)
+            structure.commit(inverse)
+            assert not looks or CALCULATES in taken_back.inexact
+            assert known(structure, network) == before, f"undo of {taken_back.kind} {taken_back.layer}"
+    assert not done
+    assert known(structure, network) == known(Structure.trace(network, x[:2]), network)
+
+
+def known(structure: Structure, network: nn.Module) -> object:
+    """All that the structure tells of each layer, and the shapes."""
+    layers = {name: (partition(structure, network, name), seen(structure, name)) for name in structure.layers}
+    return layers, dict(structure.shapes), structure.multiply_adds()
+
+
+def seen(structure: Structure, layer: str) -> object:
+    """Where a layer's neurons are read."""
+    found = structure.reading(layer)
+    return None if found is None else (found.reader, found.axis, found.columns.tolist())
+
+
+def test_what_was_looked_at_anew_in_between_is_looked_at_again() -> None:
+    """What a removal took has no atoms any more: the undo cannot do without a look."""
+    network, x = made(TOPOLOGIES["Residual"])
+    structure = Structure.trace(network, x[:2])
+    before = known(structure, network)
+    change = structure.removal("stem", [1])
+    make_change(network, change)
+    structure.commit(change)
+    structure.refresh()
+    inverse = structure.insertion(change)
+    make_change(network, inverse)
+    structure.commit(inverse)
+    assert known(structure, network) == before
+
+
+def test_the_copy_of_a_whole_group_is_a_group_of_its_own() -> None:
+    network, x = made(TOPOLOGIES["GroupNorms"])
+    structure = Structure.trace(network, x[:2])
+    size = neurons_of(network, structure, "conv1")
+    unit = len(structure.together("conv1", [size - 1]))
+    change = structure.addition("conv1", unit)
+    make_change(network, change, seed=1)
+    structure.commit(change)
+    assert structure.together("conv1", [size]) == list(range(size, size + unit))
+    assert known(structure, network) == known(Structure.trace(network, x[:2]), network)
 
 
 def partition(structure: Structure, network: nn.Module, layer: str) -> list[tuple[object, ...]]:

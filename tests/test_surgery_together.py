@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from torch import nn, optim
@@ -9,12 +11,17 @@ from torch import nn, optim
 from graybox.errors import Refused
 from graybox.neuron_ops import (
     AddNeurons,
+    NeuronEdit,
     Reinitialize,
     RemoveNeurons,
+    Select,
     Several,
+    SortByStat,
+    edit_from_json,
 )
 from graybox.operable_network import operable
 from graybox.optimizer_with_ops import OptimizerWithOps
+from graybox.selection import statistic
 from graybox.structure.change import Fill
 from graybox.surgery import Surgeon
 from tests.small_networks import (
@@ -55,6 +62,53 @@ def test_neurons_that_went_with_others_are_not_removed_twice() -> None:
     desk.do(edit)
     after = {name: layer.neuron_count for name, layer in desk.network.named_layers()}
     assert after[plan.layer] == before[plan.layer] - 2 and after[coupled[0]] == before[coupled[0]] - 2
+
+
+def summed(desk: Desk) -> tuple[str, str]:
+    """Two layers whose neurons are summed, so that an edit of one moves the other's."""
+    plan = desk.planned(removal)
+    return plan.layer, next(name for name in plan.coupled if name != plan.layer)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        SortByStat("", statistic="trigger_rate"),
+        SortByStat("", statistic="gradient_norm", descending=False),
+        RemoveNeurons("", (0, 2)),
+        AddNeurons("", count=2),
+    ],
+    ids=["sort by triggers", "sort by gradients", "remove", "add"],
+)
+def test_what_was_resolved_is_done_again_whatever_the_statistics_are_by_then(edit: NeuronEdit) -> None:
+    """As a replay does it from the journal: a gradient, for one, is in no checkpoint."""
+    live, replayed = Desk("Residual"), Desk("Residual")
+    layers = summed(live)
+    plan = live.surgeon.plan(edit, Select(layers=layers, neurons=edit.neurons))
+    assert isinstance(plan.edit, Several) and len(plan.edit.edits) == 2
+    journalled = json.loads(json.dumps(plan.edit.to_json()))
+    for network in (replayed.network, replayed.plain):
+        network.zero_grad()
+    replayed.network.reset_all_stats()
+    live.surgeon.apply(plan, 5)
+    replayed.do(edit_from_json(journalled), 5)
+    kept = [name for name in live.state() if name.startswith(("model/", "optimizer/", "young/", "module/"))]
+    found = differences(live.state(), replayed.state())
+    assert [name for name in kept if name in found] == []
+
+
+def test_of_summed_layers_that_are_sorted_as_one_the_order_of_the_last_one_stays() -> None:
+    desk = Desk("Residual")
+    first, last = summed(desk)
+    answer = logits(desk.network, desk.x)
+    before = desk.state()
+    applied = desk.surgeon.apply(desk.surgeon.plan(SortByStat("", statistic="weight_norm"), Select((first, last))), 5)
+    for name, falls in ((first, False), (last, True)):
+        found = statistic(desk.network.find_layer(name)[1], "weight_norm")
+        assert bool((found[:-1] >= found[1:]).all()) == falls, name
+    assert float((logits(desk.network, desk.x) - answer).abs().max()) <= 1e-9 * float(answer.abs().max())
+    desk.undo(applied)
+    assert differences(before, desk.state()) == []
 
 
 def test_what_is_not_possible_together_is_refused() -> None:

@@ -125,29 +125,6 @@ def reordering(structure: Structure, layer: str, order: Sequence[int]) -> Change
     return _change(structure, layer, _Edit("reorder", classes, rearrange, targets=targets), ())
 
 
-def inverse(change: Change) -> Change:
-    """What takes a committed change back, bit for bit but for the values of entries that come back."""
-    axes = []
-    for axis in reversed(change.axes):
-        if change.kind == "remove":
-            source = np.full(axis.size, -1, dtype=np.int64)
-            source[axis.source] = np.arange(axis.source.size)
-        elif change.kind == "add":
-            source = np.flatnonzero(axis.source >= 0)
-        else:
-            source = np.argsort(axis.source)
-        axes.append(replace(axis, source=source, like=source, size=axis.source.size))
-    kind = {"remove": "add", "add": "remove", "reorder": "reorder"}[change.kind]
-    attributes = tuple(Attribute(a.module, a.name, a.new, a.old) for a in change.attributes)
-    neurons = dict(change.neurons)
-    if change.kind == "reorder":
-        neurons = {name: np.argsort(order) for name, order in change.neurons.items()}
-    return Change(
-        kind, change.layer, tuple(axes), neurons, attributes, (), change.parameters_after, change.parameters_before,
-        change.multiply_adds_after, change.multiply_adds_before,
-    )  # fmt: skip
-
-
 # -- what can and what cannot ----------------------------------------------------------------------------
 
 

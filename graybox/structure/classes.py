@@ -72,6 +72,12 @@ class Classes:
         flags[classes] = True
         return flags
 
+    def part_copies(self, first: int, copies: int) -> None:
+        """A whole group that was copied has not grown: its copies, atoms from `first` on, are groups of their own."""
+        for mixer in self.mixers:
+            if len(mixer.members) > 1:
+                mixer.members = [part for row in mixer.members for part in _parted(row, first, copies)]
+
     def clone(self, atoms: Array, classes: Array, copies: int) -> int:
         """Make `copies` of some classes (ascending) and their atoms (ascending). Answers the first new atom; the k-th
         copy (from 0) of the i-th is first + k * number + i."""
@@ -94,6 +100,13 @@ def _components(count: int, pairs: Sequence[tuple[Array, Array]]) -> Array:
     graph = coo_matrix((np.ones(left.size, dtype=np.int8), (left, right)), shape=(count, count))
     _, labels = connected_components(graph, directed=False)
     return np.asarray(labels, dtype=np.int64)
+
+
+def _parted(row: Array, first: int, copies: int) -> list[Array]:
+    size = row.size // (copies + 1)
+    if size * (copies + 1) != row.size or (row[:size] >= first).any() or (row[size:] < first).any():
+        return [row]
+    return np.split(row, copies + 1)
 
 
 def _along_one_axis(labels: Array) -> bool:

@@ -15,14 +15,13 @@ from graybox.errors import NotFound, Refused
 from graybox.structure import changes, connections
 from graybox.structure.change import Change, Fill, Follower, Outgoing, Reading, WeightedLayer
 from graybox.structure.classes import Classes, with_copies
-from graybox.structure.holders import Holder, find_holders
+from graybox.structure.holders import Axis, Holder, find_holders
+from graybox.structure.inverse import REMEMBERED, GroupAtoms, inverse, returned
 from graybox.structure.layers import find_layers, tensor_owners
 from graybox.structure.layout import Array, Layout
 from graybox.structure.rules import Contraction
 from graybox.structure.tracer import OUTPUT, Trace, trace_network
 from graybox.structure.verification import CALCULATES, Verdict
-
-Axis = tuple[str, int]
 
 
 class Structure:
@@ -73,6 +72,7 @@ class Structure:
         }
         self._inputs = trace.inputs
         self._holders: list[list[Holder]] = []
+        self._removals: list[tuple[GroupAtoms, GroupAtoms]] = []
         self._outputs: dict[str, bool] = {}
         self._observed: list[tuple[str, Contraction]] | None = None
         self._input_axes: dict[str, int] = {}
@@ -216,14 +216,17 @@ class Structure:
         return changes.reordering(self, layer, order)
 
     def insertion(self, change: Change) -> Change:
-        """The exact inverse of a change that was committed."""
-        return changes.inverse(change)
+        """The exact inverse of a change that was committed; later ones were taken back before."""
+        return inverse(self, change)
 
     def commit(self, change: Change) -> None:
         """The change was made to the tensors (and the modules' attributes): follow it."""
-        if not change.classes:  # an inverse: what came back has no atoms yet
-            if change.axes:
-                self.refresh()
+        if not change.axes:
+            return
+        known = self.layers[change.layer]
+        group = self._group_of[known.weight, known.out_axis]
+        if not change.classes:  # an inverse: what came back has no atoms, unless they are remembered
+            self._take_back(change, group)
             return
         if CALCULATES in change.inexact:  # with other numbers from now on
             self.refresh()
@@ -253,22 +256,38 @@ class Structure:
             new[fresh] = first + (copy[fresh] - 1) * cloned.size + np.searchsorted(cloned, new[fresh])
             return np.asarray(new)
 
-        known = self.layers[change.layer]
-        self._follow(follow, self._group_of[known.weight, known.out_axis])
-        for axis in change.axes:
-            shape = list(self.shapes[axis.tensor])
-            shape[axis.axis] = axis.source.size
-            self.shapes[axis.tensor] = tuple(shape)
+        before = self._atoms(group)
+        for place in self.groups[group]:
+            self.own[place] = follow(self.own[place])
+        for holder in self._holders[group]:
+            holder.follow(follow)
+        if change.kind == "add":
+            self.classes.part_copies(first, change.copies)
+        self._reshape(change)
+        if change.kind == "remove":
+            self._removals = [*self._removals[1 - REMEMBERED :], (before, self._atoms(group))]
 
-    def _follow(self, follow: Callable[[Array], Array], group: int) -> None:
+    def _take_back(self, change: Change, group: int) -> None:
+        before = returned(self._removals, change, self._atoms(group)) if change.kind == "add" else None
+        if before is None:
+            self.refresh()
+            return
+        before.put_back(self.own)
+        self._reshape(change)
+
+    def _atoms(self, group: int) -> GroupAtoms:
+        """Of a group, as they are now."""
         self.observed_inputs()  # asked of the layouts of before, which do not follow
         self._holders = self._holders or find_holders(
             self.classes, self.own, self.groups, self.contractions, self.norms
         )
-        for axis in self.groups[group]:
-            self.own[axis] = follow(self.own[axis])
-        for holder in self._holders[group]:
-            holder.follow(follow)
+        return GroupAtoms(self.own, self.groups[group], self._holders[group])
+
+    def _reshape(self, change: Change) -> None:
+        for axis in change.axes:
+            shape = list(self.shapes[axis.tensor])
+            shape[axis.axis] = axis.source.size
+            self.shapes[axis.tensor] = tuple(shape)
 
     def refresh(self) -> None:
         """Look at the network anew: its tensors were changed from outside."""
