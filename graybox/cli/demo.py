@@ -26,7 +26,8 @@ from graybox.store.root import Root
 START_SECONDS = 180.0
 BACKEND_STOP_SECONDS = 60.0
 """Enough for the step that is running and a checkpoint on a slow disk."""
-DASHBOARD_STOP_SECONDS = 5.0
+DASHBOARD_STOP_SECONDS = 20.0
+"""More than it gives the requests under way and the archive together."""
 LOOK_EVERY_SECONDS = 0.1
 
 

@@ -92,7 +92,9 @@ async def _announced(process: asyncio.subprocess.Process) -> Endpoint | None:
     """The endpoint the child prints as one JSON line; None when it ends or says nothing sensible in time."""
     assert process.stdout is not None
     try:
-        line = await asyncio.wait_for(process.stdout.readline(), _START_SECONDS)
+        # Not wait_for: up to Python 3.11 it loses a cancellation that comes with the answer, and who stops us waits on.
+        async with asyncio.timeout(_START_SECONDS):
+            line = await process.stdout.readline()
         content = json.loads(line)
         return Endpoint(str(content["address"]), str(content["token"]))
     except (TimeoutError, ValueError, KeyError, TypeError):
@@ -103,7 +105,8 @@ async def _end(process: asyncio.subprocess.Process) -> None:
     if process.stdin is not None:
         process.stdin.close()
     try:
-        await asyncio.wait_for(process.wait(), _STOP_SECONDS)
+        async with asyncio.timeout(_STOP_SECONDS):
+            await process.wait()
     except TimeoutError:
         with contextlib.suppress(ProcessLookupError):
             process.kill()

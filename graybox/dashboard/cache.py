@@ -26,6 +26,7 @@ class Answer(Generic[T]):
 class _Entry:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     at: float = -1e9
+    dropped: int = 0
     answer: Answer[Any] | None = None
     failure: CallFailed | None = None
 
@@ -59,8 +60,10 @@ class AnswerCache:
         for key, entry in self._entries.items():
             if not prefix or (isinstance(key, tuple) and key[0] == prefix):
                 entry.at = -1e9
+                entry.dropped += 1
 
     async def _refresh(self, entry: _Entry, fetch: Callable[[], Awaitable[T]]) -> None:
+        dropped = entry.dropped
         try:
             value = await fetch()
         except CallFailed as failure:
@@ -70,4 +73,5 @@ class AnswerCache:
             if entry.answer is None or entry.answer.value != value:
                 self._counter += 1
                 entry.answer = Answer(value, self._counter)
-        entry.at = time.monotonic()
+        if entry.dropped == dropped:  # else it was under way already, and may be of before
+            entry.at = time.monotonic()

@@ -32,7 +32,7 @@ class Hub:
     """Everything the pages know. One per process, living in the server's event loop.
 
     `status` is None while no live backend answers, and `problem` says why. `version` grows with every change of what
-    the header shows.
+    the header shows, and from one dashboard to the next.
     """
 
     def __init__(self, settings: Settings, *, archive: Archive | None = None) -> None:
@@ -47,10 +47,11 @@ class Hub:
         self.status: pb.TrainerStatus | None = None
         self.hyper_parameters: list[pb.HyperParameterDesc] = []
         self.problem = ""
-        self.version = 1
+        self.version = time.time_ns() // 1_000_000
         self._on_disk: set[str] = set()
         self._seen_at = 0.0
         self._tasks: list[asyncio.Task[None]] = []
+        self._polling = asyncio.Lock()
 
     # -- life ---------------------------------------------------------------------------------
 
@@ -99,6 +100,11 @@ class Hub:
 
     async def poll_status(self) -> None:
         """Ask for the state once and keep it. Never raises for a backend that does not answer."""
+        # One at a time, so that an answer of before a command does not come to be kept after one of behind it.
+        async with self._polling:
+            await self._poll_status()
+
+    async def _poll_status(self) -> None:
         try:
             response = await self.live.command(STATUS_TIMEOUT, get_status=True, get_hyper_parameters=True)
         except CallFailed as failure:

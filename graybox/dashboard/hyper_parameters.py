@@ -16,7 +16,8 @@ from graybox.dashboard.icons import icon
 SUBMITTED = "hp-submitted"
 """Store, filled in the browser: {"name", "text", "count", "run"}, the run whose value the field showed."""
 SETTLED = "hp-settled"
-"""Store: {"name", "count", "refused"}, an answer came, so that the field shows the real value again."""
+"""Store: {"name", "count", "refused", "version"}, an answer came, so that the field shows the real value again, as a
+status of that version or a later one tells it."""
 
 _LABELS = {
     "experiment_name": ("Experiment", "text"),
@@ -110,10 +111,11 @@ def register(app: Dash, hub: Hub) -> None:
             value = parse(given["name"], given["text"])
             response = await hub.set_hyper_parameters(given["run"], **{given["name"]: value})
         except ValueError as error:
-            return toasts.refused(str(error)), settled
+            return toasts.refused(str(error)), {**settled, "version": hub.version}
         except CallFailed as failure:
-            return toasts.failed(failure), settled
-        return undo.done(response, given["run"]), {**settled, "refused": not response.success}
+            return toasts.failed(failure), {**settled, "version": hub.version}
+        told = {**settled, "refused": not response.success, "version": hub.version}
+        return undo.done(response, given["run"]), told
 
 
 def parse(name: str, text: str) -> float | int | str:

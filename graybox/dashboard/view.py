@@ -34,8 +34,10 @@ def status_view(hub: Hub) -> dict[str, Any]:
     """What the header, the hyper-parameter fields, the banner and the status bar show."""
     status = hub.status
     if status is None:
-        return {"connected": False, "state": "waiting", "waiting": hub.problem or hub.waiting_message(), "hp": {}}
+        waiting = hub.problem or hub.waiting_message()
+        return {"version": hub.version, "connected": False, "state": "waiting", "waiting": waiting, "hp": {}}
     return {
+        "version": hub.version,
         "connected": True,
         "state": STATE_WORDS.get(status.state, "unknown"),
         "waiting": "",

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from graybox.dashboard import hub as hub_module
 from tests.dashboard.fake_backend import FakeBackend, FakeRun, FakeService
+from tests.patience import PATIENCE
+
+
+@pytest.fixture(autouse=True)
+def patient_hubs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub takes a backend for lost that does not answer for seconds; on a busy machine that is none of its faults."""
+    monkeypatch.setattr(hub_module, "STATUS_TIMEOUT", PATIENCE)
 
 
 @pytest.fixture

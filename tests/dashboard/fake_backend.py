@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import threading
 import time
 from collections.abc import Callable
 from concurrent import futures
@@ -22,6 +23,7 @@ from graybox.proto.experiment_service_pb2_grpc import (
     add_ExperimentServiceServicer_to_server,
 )
 from tests.dashboard.fake_neurons import FakeNetwork, Missing, Refusal
+from tests.patience import PATIENCE
 
 CLASSES = [str(digit) for digit in range(10)]
 
@@ -238,6 +240,8 @@ class FakeService(ExperimentServiceServicer):
         self.pace = pace
         self.calls: dict[str, int] = {}
         self.sample_requests: list[pb.GetDataSamplesRequest] = []
+        self.holds: dict[str, threading.Event] = {}
+        """By hyper-parameter: until when a change of it takes."""
 
     def _count(self, what: str) -> None:
         self.calls[what] = self.calls.get(what, 0) + 1
@@ -317,6 +321,9 @@ class FakeService(ExperimentServiceServicer):
             run.note("resume" if wanted.is_training else "pause", f"{word} at step {run.step}")
             return pb.CommandResponse(success=True, message=f"{word} at step {run.step:,}.")
         for field, value in wanted.ListFields():
+            self._count(f"change {field.name}")
+            if field.name in self.holds:
+                self.holds[field.name].wait(PATIENCE)
             if field.name == "learning_rate" and not 0 < value <= 10:
                 return pb.CommandResponse(
                     success=False,

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.patience import PATIENCE, wait_until
+
 REPOSITORY = Path(__file__).resolve().parents[2]
-PATIENCE = 30.0
 
 
 @contextmanager
@@ -24,10 +25,11 @@ def dashboard(root: Path, port: int, *flags: str) -> Iterator[tuple[str, Path]]:
     with log.open("wb") as out:
         process = subprocess.Popen(command, cwd=REPOSITORY, stdout=out, stderr=subprocess.STDOUT)
     try:
-        end = time.monotonic() + PATIENCE
-        while "Dash is running on" not in log.read_text():
-            assert process.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.1)
+        wait_until(
+            lambda: process.poll() is not None or re.search(r"Dash is running on \S+\n", log.read_text()),
+            "the address of the dashboard",
+        )
+        assert process.poll() is None, log.read_text()
         yield f"http://127.0.0.1:{port}", log
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0, log.read_text()
@@ -40,7 +42,7 @@ def fetch(address: str, data: bytes | None = None, **headers: str) -> tuple[int,
     """(status, text, headers) of one request."""
     request = urllib.request.Request(address, data, {name.replace("_", "-"): value for name, value in headers.items()})
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
             return (
                 answer.status,
                 answer.read().decode("utf-8", "replace"),

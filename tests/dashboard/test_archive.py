@@ -2,12 +2,15 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import graybox.dashboard.archive as archive_module
 from graybox.dashboard.archive import Archive
+from tests.patience import PATIENCE
 
 SPEAKS = """
 import json, sys
@@ -22,12 +25,16 @@ print(json.dumps({"address": "127.0.0.1:4711", "token": "t"}), flush=True)
 """
 
 
-async def until(condition: object) -> None:
-    for _ in range(100):
-        if condition():  # type: ignore[operator]
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("waited too long")
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_module, "_STOP_SECONDS", PATIENCE)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < give_up, "waited too long"
+        await asyncio.sleep(0.05)
 
 
 def test_the_child_is_found_by_what_it_prints_and_ends_with_us(tmp_path: Path) -> None:
@@ -56,6 +63,45 @@ def test_a_child_that_dies_is_started_again(tmp_path: Path, monkeypatch: pytest.
         archive.start()
         await until(lambda: notes.exists() and notes.read_text().count("started;") >= 2)
         await archive.stop()
+
+    asyncio.run(scene())
+
+
+class Ending:
+    """A process that has said where it listens and been waited for once, and is over when the test says so."""
+
+    def __init__(self) -> None:
+        self.stdin = None
+        self.stdout = asyncio.StreamReader()
+        self.stdout.feed_data(b'{"address": "127.0.0.1:4711", "token": "t"}\n')
+        self.over = asyncio.Event()
+        self.waits = 0
+
+    async def wait(self) -> int:
+        self.waits += 1
+        if self.waits == 2:
+            await self.over.wait()
+        return 0
+
+
+def test_it_stops_although_the_child_ends_at_that_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_module, "_RETRY_SECONDS", (3600.0,))
+
+    async def scene() -> None:
+        process = Ending()
+
+        async def started(*_: object, **__: object) -> Ending:
+            return process
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", started)
+        archive = Archive(tmp_path, ["nothing"])
+        archive.start()
+        await until(lambda: process.waits == 2)
+        process.over.set()
+        await asyncio.sleep(0)
+        stopping = asyncio.ensure_future(archive.stop())
+        done, _ = await asyncio.wait([stopping], timeout=PATIENCE / 4)
+        assert done, "it waits for a child that nobody starts"
 
     asyncio.run(scene())
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from graybox.dashboard import cache as cache_module
 from graybox.dashboard.client import CallFailed
 from graybox.dashboard.hub import Hub
 from graybox.dashboard.pages.metrics.collect import collect, lines_of, run_rows, summary_cards
@@ -18,6 +21,7 @@ from graybox.dashboard.series import MAX_POINTS
 from graybox.dashboard.settings import Settings
 from graybox.proto import experiment_service_pb2 as pb
 from tests.dashboard.fake_backend import FakeBackend, FakeRun
+from tests.patience import PATIENCE
 
 Start = Callable[..., FakeBackend]
 
@@ -31,13 +35,19 @@ async def hub_over(root: Path, **settings: str) -> AsyncIterator[Hub]:
         await hub.stop()
 
 
-async def until_connected(hub: Hub) -> None:
-    for _ in range(60):
+async def until(hub: Hub, condition: Callable[[], bool]) -> None:
+    """Asks for the state until it holds."""
+    give_up = time.monotonic() + PATIENCE
+    while True:
         await hub.poll_status()
-        if hub.connected:
+        if condition():
             return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"not connected: {hub.problem}")
+        assert time.monotonic() < give_up, hub.problem
+        await asyncio.sleep(0.01)
+
+
+async def until_connected(hub: Hub) -> None:
+    await until(hub, lambda: hub.connected)
 
 
 def test_without_a_backend_it_says_what_it_waits_for(root: Path) -> None:
@@ -63,8 +73,7 @@ def test_it_finds_a_backend_again_on_another_port_and_with_another_token(root: P
             address = hub.live.address
             assert hub.live_run == "20261120-131502-digits-1f3a"
             await asyncio.to_thread(first.stop)
-            await hub.poll_status()
-            assert not hub.connected and "Waiting for a backend" in hub.problem
+            await until(hub, lambda: not hub.connected and "Waiting for a backend" in hub.problem)
             await asyncio.to_thread(start_backend, token="another")
             await until_connected(hub)
             assert hub.live.address != address
@@ -77,8 +86,7 @@ def test_a_refused_token_is_said(root: Path, start_backend: Start) -> None:
 
     async def scene() -> None:
         async with hub_over(root, token="wrong") as hub:
-            await hub.poll_status()
-            assert not hub.connected and "refused the token" in hub.problem
+            await until(hub, lambda: not hub.connected and "refused the token" in hub.problem)
 
     asyncio.run(scene())
 
@@ -109,8 +117,10 @@ def test_a_broken_announcement_is_no_announcement(root: Path, content: str) -> N
     asyncio.run(scene())
 
 
-def test_many_tabs_ask_the_backend_once(root: Path, start_backend: Start) -> None:
+def test_many_tabs_ask_the_backend_once(root: Path, start_backend: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = start_backend()
+    # All of them ask at one moment, however long this machine takes for it.
+    monkeypatch.setattr(cache_module, "time", SimpleNamespace(monotonic=lambda: 0.0, time_ns=time.time_ns))
 
     async def scene() -> None:
         async with hub_over(root) as hub:

@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import numpy as np
 from graybox.store.metrics import MetricStore
 from graybox.store.root import Root
 from tests.dashboard.fake_backend import FakeBackend
-from tests.dashboard.programs import PATIENCE, REPOSITORY, dashboard, fetch
+from tests.dashboard.programs import REPOSITORY, dashboard, fetch
+from tests.patience import PATIENCE, wait_until
 
 Port = Callable[[], int]
 
@@ -56,7 +56,7 @@ def test_it_serves_its_own_pages_samples_and_pictures(
         assert foreign[0] == 403
         assert fetch(url + "/", Host="evil.example")[0] == 403
 
-        wait_for_backend(url)
+        wait_until(lambda: fetch(url + "/api/samples?end=1")[0] == 200, "the backend to be found")
         status, text, _ = fetch(url + "/api/samples?start=10&end=15&sort=loss&desc=1&split=train&min_loss=0.1")
         page_of_rows = json.loads(text)
         losses = [row["loss"] for row in page_of_rows["rows"]]
@@ -74,13 +74,6 @@ def test_it_serves_its_own_pages_samples_and_pictures(
         assert fetch(picture.replace("/train/", "/../"))[0] != 500
 
 
-def wait_for_backend(url: str) -> None:
-    end = time.monotonic() + PATIENCE
-    while fetch(url + "/api/samples?end=1")[0] != 200:
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 def test_a_run_that_has_ended_is_read_without_a_backend(root: Path, free_port: Port) -> None:
     run_folder = Root(root).create_run("an old one")
     metrics = MetricStore(run_folder.path)
@@ -90,15 +83,13 @@ def test_a_run_that_has_ended_is_read_without_a_backend(root: Path, free_port: P
         )
     metrics.close()
     with dashboard(root, free_port()) as (url, _):
-        end = time.monotonic() + PATIENCE
-        options = ""
-        while run_folder.run_id not in options:
-            assert time.monotonic() < end, options
-            time.sleep(0.3)
-            options = fetch(
-                url + "/_dash-update-component", json.dumps(LIST_RUNS).encode(), Content_Type="application/json"
-            )[1]
-        assert "an old one" in options
+        asked = json.dumps(LIST_RUNS).encode()
+
+        def options() -> str:
+            return fetch(url + "/_dash-update-component", asked, Content_Type="application/json")[1]
+
+        wait_until(lambda: run_folder.run_id in options(), "the archive to be read")
+        assert "an old one" in options()
 
 
 LIST_RUNS = {
@@ -112,8 +103,10 @@ LIST_RUNS = {
 
 def test_elsewhere_than_on_loopback_a_login_is_needed(root: Path, free_port: Port) -> None:
     with dashboard(root, free_port(), "--host", "0.0.0.0") as (url, log):
-        found = re.search(r"http://\S+:\d+/\?token=(\S+)", log.read_text())
-        assert found, log.read_text()
+        where = re.compile(r"http://\S+:\d+/\?token=(\S+)\n")
+        wait_until(lambda: where.search(log.read_text()), "the address with its token, which is said after the other")
+        found = where.search(log.read_text())
+        assert found
         assert fetch(url + "/metrics")[0] == 401
         assert fetch(url + "/metrics", Cookie=f"graybox_token={found[1]}")[0] == 200
         assert fetch(url + "/api/samples", Cookie="graybox_token=wrong")[0] == 401

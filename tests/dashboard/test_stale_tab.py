@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from graybox.proto import experiment_service_pb2 as pb
 from graybox.service.server import serve
 from graybox.service.settings import Settings as ServerSettings
 from graybox.store.root import Root
+from tests.patience import PATIENCE
 from tests.service.toy_owner import ToyOwner, make_record
 
 
@@ -37,12 +39,11 @@ def backend(root: Path, name: str) -> Iterator[ToyOwner]:
 
 
 async def follow(hub: Hub, run_id: str) -> None:
-    for _ in range(60):
+    give_up = time.monotonic() + PATIENCE
+    while hub.live_run != run_id:
+        assert time.monotonic() < give_up, f"did not follow: {hub.problem}"
         await hub.poll_status()
-        if hub.live_run == run_id:
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"did not follow: {hub.problem}")
+        await asyncio.sleep(0.01)
 
 
 def freeze() -> pb.ManipulateWeightsRequest:

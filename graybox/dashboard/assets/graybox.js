@@ -89,11 +89,13 @@ window.graybox = window.graybox || {};
     }
 
     // -- hyper-parameters: `shown` is what a field last got from here or sent, `pending` what was sent and not answered
-    // yet. `followed`: sent with Enter and not typed into since, so that it shows the real value though it has the focus.
-    // `runs`: whose value a field shows, so that what is typed into it reaches that run or none.
+    // yet, `counts` its number. `answered`: the version of the first status that knows of the answer; an older
+    // one may still be under way. `followed`: sent with Enter and not typed into since, so that it shows the real value
+    // though it has the focus. `runs`: whose value a field shows, so that what is typed into it reaches that run or none.
     const shown = {};
     const runs = {};
     const pending = {};
+    const counts = {};
     const answered = {};
     const followed = {};
     let sent = 0;
@@ -107,7 +109,10 @@ window.graybox = window.graybox || {};
     function renderHyperParameters(status, settled) {
         const triggered = (window.dash_clientside.callback_context.triggered || []).map((item) => item.prop_id);
         const answer = triggered.some((id) => id.startsWith("hp-settled")) ? settled : null;
-        if (answer) answered[answer.name] = true;
+        // Dash passes over the answer to what was sent just before something else.
+        for (const name of answer ? Object.keys(pending) : []) {
+            if (counts[name] <= answer.count) answered[name] = answer.version;
+        }
         const values = [];
         const disabled = [];
         const fresh = triggered.some((id) => id.startsWith("status"));
@@ -123,7 +128,7 @@ window.graybox = window.graybox || {};
                 values.push(same());
                 continue;
             }
-            if (answered[name]) {
+            if (name in answered && (refused || status.version >= answered[name])) {
                 // An answer came: the field shows the real value again, unless somebody types the next one already.
                 const typing = focused && input.value !== pending[name];
                 delete answered[name];
@@ -154,10 +159,12 @@ window.graybox = window.graybox || {};
             const name = item.prop_id.split(".")[0].slice(3);
             const text = values[FIELDS.indexOf(name)];
             if (item.prop_id.endsWith(".n_blur")) delete followed[name];
+            else followed[name] = true;
             if (text === undefined || text === null || text === shown[name] || text === pending[name]) continue;
             pending[name] = text;
             shown[name] = text;
             sent += 1;
+            counts[name] = sent;
             return { name: name, text: text, count: sent, run: runs[name] || "" };
         }
         return same();
