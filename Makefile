@@ -22,8 +22,8 @@ run: $(VENV)/.installed ## install, start backend and dashboard on the default e
 test: $(VENV)/.installed-dev browser ## every test that is quick, a real browser among them
 	$(BIN)/python -m pytest -m "not slow" $(ARGS)
 
-test-slow: $(VENV)/.installed-dev browser ## the tests that take long
-	$(BIN)/python -m pytest -m slow $(ARGS)
+test-slow: $(VENV)/.installed-dev browser ## the tests that take long, and new examples for those of properties
+	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=explore $(ARGS)
 
 browser: $(VENV)/.installed-dev
 	@$(BIN)/python scripts/browser.py --install

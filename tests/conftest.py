@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+import random
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from hypothesis import HealthCheck, settings
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from scripts.browser import FLAGS, NO_BROWSER, find_browser
+from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# How fast a machine is just now says nothing about the product. A change is judged by the same examples wherever and
+# whenever it is judged; `make test-slow` looks for new ones.
+settings.register_profile(
+    "explore", settings.get_profile("default"), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("same", settings.get_profile("explore"), derandomize=True, database=None, print_blob=True)
+settings.load_profile("same")
+
+expect.set_options(timeout=1000 * PATIENCE)
+
+# A shell without job control has what it runs in the background ignore Ctrl-C, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    """Each test draws the same ones, whichever tests came before it."""
+    random.seed(0)
+    for name, seed in (("numpy.random", "seed"), ("torch", "manual_seed")):
+        if name in sys.modules:  # most tests do not need torch, which takes seconds to load
+            getattr(sys.modules[name], seed)(0)
 
 
 @pytest.fixture
@@ -25,20 +53,35 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """Gives ports of the loopback address that nothing listens on, never the same one twice in a test."""
-    given: set[int] = set()
+def free_port() -> Iterator[Callable[[], int]]:
+    """Gives ports of the loopback address that nothing listens on, and that nobody else gets before they are used.
 
-    def pick() -> int:
-        while True:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                port: int = probe.getsockname()[1]
-            if port not in given:
-                given.add(port)
+    The kernel picks the ports of clients, and of servers that do not care, from a range of its own, which these lie
+    below. A datagram socket on the same number, held until the test ends, keeps other runs of the tests away.
+    """
+    with ExitStack() as held:
+
+        def pick() -> int:
+            for _ in range(1_000):
+                port = random.SystemRandom().randrange(10_000, lowest_of_the_kernel())
+                try:
+                    held.enter_context(socket.socket(type=socket.SOCK_DGRAM)).bind(("127.0.0.1", port))
+                    with socket.socket() as probe:
+                        probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
                 return port
+            pytest.fail("no port is free")
 
-    return pick
+        yield pick
+
+
+def lowest_of_the_kernel() -> int:
+    """Where the range of the ports that the kernel picks begins."""
+    try:
+        return max(10_100, int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0]))
+    except OSError:
+        return 32_768
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +100,7 @@ def browser(chromium: str) -> Iterator[Browser]:
     Not for the whole session: while it lives it owns the thread's event loop, and other tests want one of their own.
     """
     with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        launched = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS), timeout=1000 * PATIENCE)
         yield launched
         launched.close()
 

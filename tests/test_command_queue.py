@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from graybox.command_queue import REMEMBERED_IDS, CommandQueue
 from graybox.commands import MAX_WAIT_SECONDS, Outcome, Pause, Resume, SaveCheckpoint
 from graybox.errors import DeadlinePassed, Refused
+from tests.patience import PATIENCE
 
 
 @given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.booleans()), max_size=20))
@@ -78,14 +79,14 @@ def test_nobody_waits_for_an_owner_who_is_gone() -> None:
 
     def ask() -> None:
         for number in range(200):
-            results.append(queue.put(Resume(), f"{threading.get_ident()}-{number}", "", None).exception(10))
+            results.append(queue.put(Resume(), f"{threading.get_ident()}-{number}", "", None).exception(PATIENCE))
 
     threads = [threading.Thread(target=ask) for _ in range(3)]
     for thread in threads:
         thread.start()
     queue.refuse_all(Refused("stopping"))
     for thread in threads:
-        thread.join(20)
+        thread.join(PATIENCE)
     assert len(results) == 600 and all(isinstance(error, Refused) for error in results)
     again = queue.put(Pause(), "late", "", None)
     assert isinstance(again.exception(0), Refused) and queue.take() is None and not queue.pause_is_waiting
@@ -102,8 +103,8 @@ def test_many_threads_lose_nothing() -> None:
     for thread in threads:
         thread.start()
     while len(taken) < 800:
-        if queue.wake.wait(10):
-            queue.wake.clear()
+        assert queue.wake.wait(PATIENCE)
+        queue.wake.clear()
         while (entry := queue.take()) is not None:
             taken.append(entry)
     for thread in threads:

@@ -22,19 +22,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from graybox.proto import experiment_service_pb2 as pb
 from graybox.proto import experiment_service_pb2_grpc as rpc
+from tests.patience import PATIENCE, wait_until
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PATIENCE = 60.0
 
 pytestmark = pytest.mark.browser
-
-
-def wait_for(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Until it holds; a failure names what was waited for."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"waited {seconds:.0f} s for {what}"
-        time.sleep(0.1)
 
 
 class Process:
@@ -69,7 +61,9 @@ class Client:
         self.token = [("authorization", f"Bearer {announced['watch_token']}")]
 
     def command(self, **request: object) -> pb.CommandResponse:
-        return self.stub.ExperimentCommand(pb.ExperimentCommandRequest(**request), metadata=self.token, timeout=30)
+        return self.stub.ExperimentCommand(
+            pb.ExperimentCommandRequest(**request), metadata=self.token, timeout=PATIENCE
+        )
 
     def status(self) -> pb.TrainerStatus:
         return self.command(get_status=True).status
@@ -82,19 +76,19 @@ class Client:
         return self.command(get_single_layer_info_id=layer).layer_representations[0].neurons[number]
 
     def weights(self, layer: str) -> np.ndarray:
-        answer = self.stub.GetWeights(pb.GetWeightsRequest(layer_id=layer), metadata=self.token, timeout=30)
+        answer = self.stub.GetWeights(pb.GetWeightsRequest(layer_id=layer), metadata=self.token, timeout=PATIENCE)
         return np.load(io.BytesIO(answer.weights_data), allow_pickle=False)
 
     def sample(self, split: str, sample_id: str) -> pb.DataRecord:
         asked = pb.GetDataSamplesRequest(records_cnt=1_000, filter=pb.SampleFilter(origin=split, id_contains=sample_id))
-        records = self.stub.GetDataSamples(asked, metadata=self.token, timeout=30).data_records
+        records = self.stub.GetDataSamples(asked, metadata=self.token, timeout=PATIENCE).data_records
         return next(record for record in records if record.sample_id == sample_id)
 
 
 def start_backend(root: Path, port: int, log: Path) -> tuple[Process, Client]:
     process = Process(log, "graybox_backend.py", "--root_directory", str(root), "--port", str(port))
     announced = root / "backend.json"
-    wait_for(announced.exists, f"the backend to announce itself\n{log.read_text()}")
+    wait_until(announced.exists, f"the backend to announce itself\n{log.read_text()}")
     client = Client(root)
     return process, client
 
@@ -117,18 +111,27 @@ def toast(page: Page, text: str) -> None:
     ).to_be_visible()
 
 
-def points_drawn(page: Page, metric: str) -> int:
-    """How many points of real curves the plot of a metric holds."""
-    return int(
-        page.evaluate(
-            """metric => {
-                const plot = document.querySelector(`#graph-${metric} .js-plotly-plot`);
-                if (!plot || !plot.data) return 0;
-                return plot.data.filter(t => t.mode === 'lines').reduce((n, t) => n + (t.x ? t.x.length : 0), 0);
-            }""",
-            metric,
-        )
+def drawn(page: Page, metric: str) -> tuple[int, float]:
+    """How many points of real curves the plot of a metric holds, and the greatest age among them.
+
+    A long curve grows no more points, for it is thinned.
+    """
+    points, age = page.evaluate(
+        """metric => {
+            const plot = document.querySelector(`#graph-${metric} .js-plotly-plot`);
+            if (!plot || !plot.data) return [0, 0];
+            const ages = plot.data.filter(t => t.mode === 'lines').flatMap(t => Array.from(t.x || []));
+            return [ages.length, ages.reduce((high, age) => Math.max(high, age), 0)];
+        }""",
+        metric,
     )
+    return int(points), float(age)
+
+
+def select_none(page: Page) -> None:
+    """What is clicked next must find it done."""
+    page.click("#select-none")
+    expect(page.locator("#selection-text")).to_have_text("None selected")
 
 
 def test_the_main_job(page: Page, tmp_path: Path, free_port: Callable[[], int]) -> None:
@@ -137,7 +140,7 @@ def test_the_main_job(page: Page, tmp_path: Path, free_port: Callable[[], int]) 
     dashboard = Process(tmp_path / "dash.log", "weights_lab.py", "--root_directory", str(root), "--port", str(port))
     backend = None
     try:
-        wait_for(lambda: f"Dash is running on {url}" in dashboard.log.read_text(), "the dashboard's address")
+        wait_until(lambda: f"Dash is running on {url}" in dashboard.log.read_text(), "the dashboard's address")
         waits_for_a_backend(page, url)
         backend, client = start_backend(root, free_port(), tmp_path / "backend.log")
         watches(page, client)
@@ -175,9 +178,9 @@ def waits_for_a_backend(page: Page, url: str) -> None:
 
 def watches(page: Page, client: Client) -> None:
     expect(page.locator("#state-badge")).to_contain_text("running")
-    wait_for(lambda: points_drawn(page, "loss") > 10, "a curve of the loss")
-    before = points_drawn(page, "loss")
-    wait_for(lambda: points_drawn(page, "loss") > before, "the curve to grow")
+    wait_until(lambda: drawn(page, "loss")[0] > 10, "a curve of the loss")
+    _, before = drawn(page, "loss")
+    wait_until(lambda: drawn(page, "loss")[1] > before, "the curve to grow")
     assert client.status().state == pb.RUNNING
     assert client.status().step > 0
 
@@ -204,7 +207,7 @@ def freezes_a_neuron(page: Page, client: Client) -> np.ndarray:
 
 def reinitialises_another(page: Page, client: Client) -> None:
     before = client.weights("layer1")
-    page.click("#select-none")
+    select_none(page)
     page.click("#neuron-tile-5")
     page.click("#reinitialise")
     toast(page, "Reinitialised neuron 5 of layer1")
@@ -216,9 +219,10 @@ def reinitialises_another(page: Page, client: Client) -> None:
 
 def removes_neurons_and_takes_it_back(page: Page, client: Client) -> None:
     weights, following = client.weights("layer1"), client.weights("layer2")
-    page.click("#select-none")
+    select_none(page)
     page.click("#neuron-tile-1")
     page.click("#neuron-tile-2")
+    expect(page.locator("#selection-text")).to_have_text("2 selected")
     page.click("#remove-neurons")
     expect(page.locator("#edit-exact")).to_contain_text("Exact")
     expect(page.locator("#edit-touches")).to_contain_text("layer2.weight")
@@ -258,11 +262,12 @@ def changes_the_learning_rate(page: Page, client: Client) -> None:
 
 def throws_out_a_sample(page: Page, client: Client) -> str:
     page.click("#tab-data")
-    row = page.locator("#samples-grid [row-id^='train/']").first
-    row.locator("[col-id='sample_id']").first.click()
-    identity = str(row.get_attribute("row-id")).split("/")[1]
+    # Which row is the first in the document may change while they come in.
+    identity = str(page.locator("#samples-grid [row-id^='train/']").first.get_attribute("row-id")).split("/")[1]
+    page.locator(f"#samples-grid [row-id='train/{identity}'] [col-id='sample_id']").first.click()
+    expect(page.locator("#sample-detail")).to_contain_text(f"train / {identity}")
     image = page.locator("#samples-grid img").first
-    wait_for(lambda: image.evaluate("i => i.complete && i.naturalWidth > 0"), "a thumbnail")
+    wait_until(lambda: image.evaluate("i => i.complete && i.naturalWidth > 0"), "a thumbnail")
     page.click("#discard")
     toast(page, "Discarded 1 sample")
     assert client.sample("train", identity).discarded
@@ -286,7 +291,7 @@ def resumes(page: Page, client: Client, frozen: np.ndarray, discarded: str) -> N
     page.click("#play-pause")
     expect(page.locator("#state-badge")).to_contain_text("running")
     # Two epochs: every sample in use is seen, the one thrown out is not.
-    wait_for(lambda: client.status().step > step + 45, "two epochs")
+    wait_until(lambda: client.status().step > step + 45, "two epochs")
     weights = client.weights("layer1")
     assert np.array_equal(weights[3], frozen)
     assert not np.array_equal(weights[4], frozen)
@@ -297,11 +302,11 @@ def sees_the_run_that_has_ended(page: Page, client: Client) -> None:
     page.click("#tab-metrics")
     expect(page.locator("#waiting-banner")).to_be_visible()
     page.reload()
-    wait_for(lambda: points_drawn(page, "loss") > 10, "the curves of the run that has ended")
+    wait_until(lambda: drawn(page, "loss")[0] > 10, "the curves of the run that has ended")
 
 
 def finds_everything_again(page: Page, client: Client, frozen: np.ndarray, discarded: str) -> None:
-    wait_for(lambda: client.status().state == pb.RUNNING, "the backend to go on")
+    wait_until(lambda: client.status().state == pb.RUNNING, "the backend to go on")
     expect(page.locator("#state-badge")).to_contain_text("running")
     expect(page.locator("#waiting-banner")).not_to_be_visible()
     assert client.hyper_parameter("learning_rate") == 0.005
@@ -324,11 +329,11 @@ def goes_back(page: Page, client: Client, saved_step: int, frozen: np.ndarray) -
     assert (now.state, now.step, now.branch) == (pb.PAUSED, saved_step, 1)
     expect(page.locator("#state-badge")).to_contain_text("paused")
     page.click("#play-pause")
-    wait_for(lambda: client.status().step > saved_step + 3, "training to go on from there")
+    wait_until(lambda: client.status().step > saved_step + 3, "training to go on from there")
     assert np.array_equal(client.weights("layer1")[3], frozen)
     page.click("#tab-metrics")
     branches = page.locator("[id^='run-toggle-']")
-    wait_for(lambda: branches.count() == 2, "a curve of its own for the new branch")
+    wait_until(lambda: branches.count() == 2, "a curve of its own for the new branch")
     assert re.search(r"-1$", str(branches.nth(1).get_attribute("id"))) or re.search(
         r"-1$", str(branches.nth(0).get_attribute("id"))
     )

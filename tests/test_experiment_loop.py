@@ -25,6 +25,7 @@ from graybox.store.journal import Journal
 from graybox.store.root import Root
 from graybox.training_step import NonFiniteLoss
 from tests.conftest import REPOSITORY
+from tests.patience import PATIENCE
 from tests.small_experiments import tick_until, toy_data, toy_experiment, whole_state
 from tests.small_networks import differences
 
@@ -410,7 +411,7 @@ def test_callbacks_come_between_steps_and_may_set_and_evaluate(made: Make, by_it
         experiment.register_train_loop_callback(lambda: training.stop() if len(called) == 3 else None)
         thread = threading.Thread(target=training.run)
         thread.start()
-        thread.join(120)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
         owner = called[0][1]
         assert owner != threading.get_ident()
@@ -494,7 +495,7 @@ def test_a_trainer_that_runs_makes_the_steps_and_takes_the_settings(made: Make) 
             experiment.close()
     finally:
         training.stop()
-        thread.join(120)
+        thread.join(PATIENCE)
     assert not thread.is_alive()
     assert [kind for kind, _, _ in journal_of(experiment)] == ["hp_change", "pause", "sample_discard"]
     with pytest.raises(Refused, match="the training was stopped; close it, and begin anew"):
@@ -513,7 +514,7 @@ def test_commands_of_others_come_between_the_loops_steps(made: Make) -> None:
         for command in (SetHyperParameters({"batch_size": 5}), Pause(), DiscardSamples((("train", "3"),)))
     ]
     experiment.train_n_steps(2)
-    assert [future.exception(30) for future in asked] == [None] * 3
+    assert [future.exception(PATIENCE) for future in asked] == [None] * 3
     assert session_of(experiment).age == 8 + 5 + 5 and trainer.latest().step == 3
     assert journal_of(experiment)[0] == ("hp_change", 1, "somebody")
 

@@ -1,7 +1,7 @@
 """The heart of Graybox, on one page: a network trains, people intervene, the process is killed with `kill -9` again and
 again, and in the end every acknowledged intervention is there at its step and every bit is what it would have been.
 
-Run as a program (`python tests/test_heart.py ROOT`) this file is the process that gets killed.
+Run as a program (`python tests/test_heart.py ROOT [STEPS]`) this file is the process that gets killed.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -48,6 +49,8 @@ from graybox.store.root import Root
 
 LAST_STEP = 60
 KILLS = 5
+RUNS_AHEAD = 3
+"""So many steps at most come between the one after which the process is killed and its end."""
 
 
 class Toy(NetworkWithOps):
@@ -128,12 +131,15 @@ def fingerprint(training: Training) -> str:
     return digest.hexdigest()
 
 
-def work(root: str) -> None:
-    """Train to the end, doing what the schedule says, telling of every step and every acknowledgement."""
+def work(root: str, last: int | None = None) -> None:
+    """Train to the end, doing what the schedule says, telling of every step and every acknowledgement.
+
+    last: wait for the end after so many steps; whoever is to kill may be late, and must not find all done.
+    """
     torch.set_num_threads(1)
     training = launch(toy_experiment(), root_directory=root)
     trainer, session = training.trainer, training.trainer.session
-    sent = -1
+    sent, made = -1, 0
     while True:
         # What is in the journal is done; what was sent but not journalled before the kill is sent again.
         done = len(interventions(training.stores.journal))
@@ -149,6 +155,8 @@ def work(root: str) -> None:
         trainer.tick()
         tell(f"STEP {session.step}")
         time.sleep(0.001)  # so that a kill can come between any two lines
+        if (made := made + 1) == last:
+            signal.pause()
     tell(f"END {fingerprint(training)}")
     training.stores.close()
 
@@ -160,7 +168,8 @@ def tell(line: str) -> None:
 
 def run_until(root: Path, stop_after: int | None) -> tuple[str | None, dict[int, int]]:
     """Run the worker; with stop_after kill it after so many steps. (its fingerprint, acknowledged: sequence)."""
-    worker = subprocess.Popen([sys.executable, __file__, str(root)], stdout=subprocess.PIPE, text=True)
+    last = [] if stop_after is None else [str(stop_after + RUNS_AHEAD)]
+    worker = subprocess.Popen([sys.executable, __file__, str(root), *last], stdout=subprocess.PIPE, text=True)
     assert worker.stdout is not None
     acknowledged: dict[int, int] = {}
     end, steps = None, 0
@@ -206,4 +215,4 @@ def test_killed_again_and_again_arrives_at_the_same_bits(tmp_path: Path) -> None
 
 
 if __name__ == "__main__":
-    work(sys.argv[1])
+    work(sys.argv[1], *map(int, sys.argv[2:]))

@@ -19,6 +19,7 @@ from graybox.errors import Invalid
 from graybox.hyper_parameters import SETTINGS, apply_changes, check_changes, describe_all, set_learning_rate
 from graybox.launch import launch
 from graybox.session import Session
+from tests.patience import PATIENCE
 from tests.small_experiments import Opened, toy_experiment, whole_state
 from tests.small_networks import differences
 
@@ -96,14 +97,14 @@ def test_all_or_nothing_through_the_trainer(root: Path) -> None:
         refused = trainer.submit(SetHyperParameters({"batch_size": 5, "learning_rate": math.nan}))
         trainer._apply_waiting()
         with pytest.raises(Invalid, match="learning_rate"):
-            refused.result(10)
+            refused.result(PATIENCE)
         assert differences(before, whole_state(trainer.session)) == []
         assert training.stores.journal.last_sequence == 0
         wanted = {"experiment_name": "b", "learning_rate": 0.5, "batch_size": 5, "training_steps_to_do": 9,
                   "full_eval_frequency": 3, "checkpoint_frequency": 4}  # fmt: skip
         done = trainer.submit(SetHyperParameters(wanted))
         trainer._apply_waiting()
-        done.result(10)
+        done.result(PATIENCE)
         assert {setting.name: setting.value for setting in describe_all(trainer.session)} == wanted
         assert training.stores.journal.entries()[-1].undo["changes"]["batch_size"] == 8
     finally:

@@ -40,6 +40,7 @@ from graybox.model_with_ops import DepType, NetworkWithOps
 from graybox.modules_with_ops import Conv2dWithNeuronOps, LinearWithNeuronOps
 from graybox.neuron_ops import Freeze, Reinitialize, SetLearningRate
 from graybox.snapshot import TrainerState
+from tests.patience import PATIENCE
 
 Launch = Callable[..., Training]
 
@@ -105,7 +106,7 @@ def do(training: Training, command: Command, **options: Any) -> Outcome:
     """Submit, tick once, and wait for the answer."""
     future = training.trainer.submit(command, **options)
     training.trainer.tick()
-    return future.result(10)
+    return future.result(PATIENCE)
 
 
 def ticks(training: Training, count: int) -> None:
@@ -146,7 +147,7 @@ def test_pause_and_resume_take_effect_within_one_step(start: Launch) -> None:
     training.trainer.tick()
     assert training.trainer.latest().step == 3
     assert training.trainer.latest().state is TrainerState.PAUSED
-    assert future.result(5).message == "Paused"
+    assert future.result(PATIENCE).message == "Paused"
     assert not training.trainer.tick()  # nothing to do: whoever runs it may sleep
     do(training, Resume())
     assert training.trainer.latest().step == 4
@@ -169,14 +170,14 @@ def test_a_running_trainer_pauses_between_two_steps_of_another_thread(start: Lau
         while training.trainer.latest().step < 5:
             time.sleep(0.005)
         before = training.trainer.latest().step
-        training.trainer.submit(Pause()).result(10)
+        training.trainer.submit(Pause()).result(PATIENCE)
         paused_at = training.trainer.latest().step
         time.sleep(0.1)
         assert training.trainer.latest().step == paused_at
         assert paused_at >= before
     finally:
         training.stop()
-        owner.join(10)
+        owner.join(PATIENCE)
     assert not owner.is_alive()
 
 
@@ -216,13 +217,13 @@ def test_a_command_sent_twice_is_applied_once_also_after_a_restart(start: Launch
     first = training.trainer.submit(SetHyperParameters({"batch_size": 5}), command_id="a")
     again = training.trainer.submit(SetHyperParameters({"batch_size": 5}), command_id="a")
     training.trainer.tick()
-    assert first.result(5) == again.result(5)
+    assert first.result(PATIENCE) == again.result(PATIENCE)
     assert len(training.stores.journal.entries()) == 1
     crash(training)
     training = start()
     third = training.trainer.submit(SetHyperParameters({"batch_size": 5}), command_id="a")
     ticks(training, 5)
-    assert third.result(5).sequence == first.result(5).sequence
+    assert third.result(PATIENCE).sequence == first.result(PATIENCE).sequence
     assert len(training.stores.journal.entries()) == 1
 
 
@@ -232,7 +233,7 @@ def test_a_command_is_not_applied_after_its_deadline(start: Launch) -> None:
     time.sleep(0.05)
     training.trainer.tick()
     with pytest.raises(DeadlinePassed):
-        late.result(5)
+        late.result(PATIENCE)
     assert not training.trainer.session.network.find_layer("conv")[1].frozen.any()
     # Nothing was applied, so that the same id may be tried again.
     assert do(training, EditNeurons(Freeze("conv")), command_id="late").message == "Froze neurons 0-3 of conv"
@@ -336,10 +337,10 @@ def test_commands_wait_while_it_recovers(start: Launch) -> None:
     ticks(training, 2)
     assert not waits.done()
     with pytest.raises(DeadlinePassed):
-        gone.result(1)
+        gone.result(PATIENCE)
     while training.trainer.tick():
         pass
-    assert waits.result(5).sequence == 2
+    assert waits.result(PATIENCE).sequence == 2
     assert training.trainer.latest().state is TrainerState.PAUSED and training.trainer.latest().step == 6
 
 
@@ -384,7 +385,7 @@ def test_a_restore_goes_back_makes_a_branch_and_pauses(start: Launch) -> None:
     ticks(training, 4)
     saved = training.trainer.submit(SaveCheckpoint("good"))
     training.trainer.tick()
-    record = saved.result(10).value
+    record = saved.result(PATIENCE).value
     after_one_step = bits(training)
     ticks(training, 7)
     do(training, DiscardSamples((("train", "0"),)))
@@ -407,7 +408,7 @@ def test_a_restore_of_weights_only_keeps_everything_else(start: Launch) -> None:
     ticks(training, 4)
     saved = training.trainer.submit(SaveCheckpoint())
     do(training, Pause())
-    record = saved.result(10).value
+    record = saved.result(PATIENCE).value
     weights = {k: v.clone() for k, v in training.trainer.session.network.state_dict().items()}
     do(training, Resume())
     ticks(training, 5)
@@ -470,9 +471,9 @@ def test_many_readers_share_one_copy_of_neuron_statistics(start: Launch, monkeyp
     for reader in readers:
         reader.start()
     for reader in readers:
-        reader.join(30)
+        reader.join(PATIENCE)
     training.stop()
-    owner.join(10)
+    owner.join(PATIENCE)
     assert len(copies) >= 2
     assert all(later - earlier > 0.5 for earlier, later in itertools.pairwise(copies))
 
@@ -481,7 +482,7 @@ def test_a_stopping_trainer_refuses_what_comes_late(start: Launch) -> None:
     training = start()
     training.stop()
     with pytest.raises(Refused, match="stopping"):
-        training.trainer.submit(Pause()).result(1)
+        training.trainer.submit(Pause()).result(PATIENCE)
 
 
 def test_a_read_leaves_no_trace(start: Launch, tmp_path: Path) -> None:
@@ -526,7 +527,7 @@ def test_a_defect_in_a_command_belongs_to_who_asked(start: Launch, monkeypatch: 
     future: Future[Outcome] = training.trainer.submit(ReadWeights("conv"))
     ticks(training, 2)
     with pytest.raises(KeyError):
-        future.result(5)
+        future.result(PATIENCE)
     assert training.trainer.latest().state is TrainerState.RUNNING
 
 
@@ -579,11 +580,11 @@ def test_a_note_on_a_curve_that_does_not_come_again_does_not_stop_recovery(
 def test_nobody_waits_for_a_checkpoint_that_is_being_written(start: Launch) -> None:
     training = start()
     written = threading.Event()
-    training.stores.flusher.submit(lambda: written.wait(30))  # as long as a large checkpoint on a slow disk
+    training.stores.flusher.submit(lambda: written.wait(2 * PATIENCE))  # as long as a large checkpoint on a slow disk
     try:
         paused = training.trainer.submit(Pause())
         training.trainer.tick()
-        assert paused.result(10).message == "Paused" and not written.is_set()
+        assert paused.result(PATIENCE).message == "Paused" and not written.is_set()
     finally:
         written.set()
 
@@ -591,14 +592,14 @@ def test_nobody_waits_for_a_checkpoint_that_is_being_written(start: Launch) -> N
 def test_a_disk_that_does_not_keep_up_leaves_out_checkpoints_and_does_not_fill_the_memory(start: Launch) -> None:
     training = start(checkpoint_frequency=1)
     flusher, disk = training.stores.flusher, threading.Event()
-    blocked = flusher.submit(lambda: disk.wait(30))
+    blocked = flusher.submit(lambda: disk.wait(5 * PATIENCE))
     try:
         ticks(training, 100)
         step = training.trainer.session.step
         assert step > 60 and 0 < flusher.waiting <= 10
     finally:
         disk.set()
-    assert blocked.result(10) and flusher.drain(30)
+    assert blocked.result(PATIENCE) and flusher.drain(PATIENCE)
     ticks(training, 4)
-    assert flusher.drain(30)
+    assert flusher.drain(PATIENCE)
     assert training.stores.checkpoints.list()[-1].step >= step

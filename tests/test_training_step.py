@@ -21,6 +21,7 @@ from graybox.randomness import mix, permutation, purpose, seed_everything
 from graybox.sample_stream import SampleLoadError
 from graybox.task import StepResult
 from graybox.training_step import NonFiniteLoss, evaluation_mode, read_outcome, to_device, wanted_classes
+from tests.patience import PATIENCE
 from tests.small_experiments import Augmented, DropNet, Opened, toy_data, toy_experiment, weights, whole_state
 from tests.small_networks import differences
 
@@ -194,7 +195,7 @@ def test_a_failed_step_pauses_training_and_the_trainer_lives_on(root: Path, tmp_
         done = [trainer.submit(DiscardSamples((("train", "3"),))), trainer.submit(Resume())]
         for _ in range(6):
             trainer.tick()
-        assert [future.exception(10) for future in done] == [None, None]
+        assert [future.exception(PATIENCE) for future in done] == [None, None]
         assert trainer.latest().error == "" and trainer.latest().step > step
     finally:
         training.close()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.conftest import REPOSITORY
+from tests.patience import PATIENCE
 
 SCRIPT = """
 import os
@@ -59,7 +60,7 @@ def test_through_the_entry_point(tmp_path: Path, free_port: Callable[[], int]) -
     with log.open("w") as output:
         backend = subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=subprocess.STDOUT)
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 2 * PATIENCE
         state = ""
         while state not in ("completed", "failed") and time.monotonic() < deadline and backend.poll() is None:
             time.sleep(0.2)
@@ -68,7 +69,7 @@ def test_through_the_entry_point(tmp_path: Path, free_port: Callable[[], int]) -
         assert state == "completed", log.read_text()
     finally:
         backend.send_signal(signal.SIGTERM)
-        code = backend.wait(30)
+        code = backend.wait(PATIENCE)
     assert code == 0, log.read_text()
     loaded_by = set((tmp_path / "loaded").read_text().split())
     # The first look at the network, in the backend's own process; then the two workers.

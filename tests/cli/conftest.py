@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.patience import PATIENCE
 
 # The smallest thing that trains.
 TINY = textwrap.dedent("""
@@ -86,15 +87,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
         process.communicate()
 
 
-def wait_for(
-    condition: Callable[[], object], seconds: float, what: str, process: subprocess.Popen[str] | None = None
-) -> None:
-    """Fails the test, saying what did not happen, when the condition stays false for so long or the process ends."""
-    give_up = time.monotonic() + seconds
+def wait_for(condition: Callable[[], object], what: str, process: subprocess.Popen[str] | None = None) -> None:
+    """Fails the test, saying what did not happen, when the condition stays false or the process ends."""
+    give_up = time.monotonic() + PATIENCE
     while not condition():
         if process is not None and process.poll() is not None:
             pytest.fail(f"{what} did not happen: the process ended\n{process.communicate()[1]}")
-        assert time.monotonic() < give_up, f"{what} did not happen within {seconds:.0f} s"
+        assert time.monotonic() < give_up, f"{what} did not happen within {PATIENCE:.0f} s"
         time.sleep(0.05)
 
 

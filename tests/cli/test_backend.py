@@ -12,6 +12,7 @@ import pytest
 
 from graybox.cli.backend import parser
 from tests.cli.conftest import TINY, Start, Write, wait_for
+from tests.patience import PATIENCE
 
 
 def test_the_command_line() -> None:
@@ -35,7 +36,7 @@ def test_what_cannot_start_says_why_in_one_line(
 ) -> None:
     (tmp_path / "a-file").touch()
     process = start("backend", *arguments, **{"GRPC_BACKEND_PORT": "0", **environment})
-    printed, complained = process.communicate(timeout=60)
+    printed, complained = process.communicate(timeout=PATIENCE)
     assert (process.returncode, printed) == (2, "")
     assert complained.startswith("graybox backend: ")
     assert message in complained
@@ -46,7 +47,7 @@ def test_a_port_in_use(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for process in (start("backend", "--port", port), start("backend", GRPC_BACKEND_PORT=str(port))):
-            complained = process.communicate(timeout=60)[1]
+            complained = process.communicate(timeout=PATIENCE)[1]
             assert process.returncode == 2
             assert complained.startswith("graybox backend: ")
             assert complained.count("\n") == 1
@@ -56,7 +57,7 @@ def test_a_port_in_use(start: Start) -> None:
 def test_a_file_that_raises_shows_the_users_part(start: Start, write: Write) -> None:
     path = write("gx_raising.py", "def get_exp():", "    return 1 / 0")
     process = start("backend", "--experiment", path, "--port", 0)
-    complained = process.communicate(timeout=60)[1].splitlines()
+    complained = process.communicate(timeout=PATIENCE)[1].splitlines()
     assert process.returncode == 2
     assert complained[0] == "Traceback (most recent call last):"
     assert complained[1] == f'  File "{path}", line 2, in get_exp'
@@ -65,11 +66,11 @@ def test_a_file_that_raises_shows_the_users_part(start: Start, write: Write) -> 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_it_loads_ends_it_quietly(number: signal.Signals, start: Start, write: Write) -> None:
-    path = write("gx_loading.py", "import pathlib, time", "pathlib.Path('loading').touch()", "time.sleep(60)")
+    path = write("gx_loading.py", "import pathlib, time", "pathlib.Path('loading').touch()", "time.sleep(600)")
     process = start("backend", "--experiment", path, "--port", 0)
-    wait_for((path.parent / "loading").exists, 60, "loading", process)
+    wait_for((path.parent / "loading").exists, "loading", process)
     process.send_signal(number)
-    assert process.communicate(timeout=10) == ("", "")
+    assert process.communicate(timeout=PATIENCE) == ("", "")
     assert process.returncode == 128 + number
 
 
@@ -80,14 +81,14 @@ def test_a_signal_ends_training_with_a_checkpoint(
     path = write("gx_training.py", TINY, "def get_exp(): return build()")
     port = free_port()
     process = start("backend", "--experiment", path, "--root_directory", root, "--port", port)
-    wait_for((root / "backend.json").exists, 60, "the start of the server", process)
+    wait_for((root / "backend.json").exists, "the start of the server", process)
     announced = json.loads((root / "backend.json").read_text())
     assert announced["address"] == f"127.0.0.1:{port}"
     assert announced["pid"] == process.pid
     run = root / announced["run_id"]
-    wait_for(lambda: json.loads((run / "run.json").read_text())["step"] > 0, 30, "the first step", process)
+    wait_for(lambda: json.loads((run / "run.json").read_text())["step"] > 0, "the first step", process)
     process.send_signal(number)
-    printed, complained = process.communicate(timeout=30)
+    printed, complained = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, complained
     assert f"listening on 127.0.0.1:{port}\nTo see it: graybox dashboard --root_directory {root}\n" in printed
     assert "Traceback" not in complained
@@ -99,9 +100,9 @@ def test_a_signal_ends_training_with_a_checkpoint(
 def test_a_second_backend_in_one_root_is_refused(start: Start, write: Write, root: Path) -> None:
     path = write("gx_one_root.py", TINY, "def get_exp(): return build()")
     first = start("backend", "--experiment", path, "--root_directory", root, "--port", 0)
-    wait_for((root / "backend.json").exists, 60, "the start of the server", first)
+    wait_for((root / "backend.json").exists, "the start of the server", first)
     second = start("backend", "--experiment", path, "--root_directory", root, "--port", 0)
-    complained = second.communicate(timeout=60)[1].splitlines()
+    complained = second.communicate(timeout=PATIENCE)[1].splitlines()
     assert second.returncode == 2
     assert complained[-1].startswith(f"graybox backend: another backend (process {first.pid}) works in {root}")
     assert "Traceback" not in "".join(complained)

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from graybox.cli.demo import parser
+from graybox.cli.demo import BACKEND_STOP_SECONDS, parser
 from tests.cli.conftest import Start, children_of, is_alive, wait_for
-
-START_SECONDS = 90
+from tests.patience import PATIENCE
 
 
 def test_the_command_line() -> None:
@@ -32,7 +31,7 @@ def test_a_port_in_use_is_named_with_its_flag(flag: str, start: Start, root: Pat
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = start("demo", "--root_directory", root, "--port", 0, "--backend_port", 0, flag, port)
-        printed, complained = process.communicate(timeout=30)
+        printed, complained = process.communicate(timeout=PATIENCE)
     assert (process.returncode, printed) == (2, "")
     assert complained.startswith("graybox demo: ")
     assert str(port) in complained
@@ -43,7 +42,7 @@ def test_a_port_in_use_is_named_with_its_flag(flag: str, start: Start, root: Pat
 def test_a_root_that_cannot_be_made(start: Start, tmp_path: Path) -> None:
     (tmp_path / "a-file").touch()
     process = start("demo", "--root_directory", "a-file/root", "--port", 0, "--backend_port", 0)
-    complained = process.communicate(timeout=30)[1]
+    complained = process.communicate(timeout=PATIENCE)[1]
     assert process.returncode == 2
     assert "a-file" in complained
     assert complained.count("\n") == 1
@@ -66,7 +65,7 @@ class Running:
 
     def end(self) -> tuple[str, str]:
         """Waits for the end of the demo; what else it printed, and what it complained about."""
-        return self.process.communicate(timeout=60)
+        return self.process.communicate(timeout=2 * PATIENCE)
 
     def nothing_is_left(self) -> bool:
         return not any(is_alive(pid) for pid in self.children)
@@ -85,7 +84,7 @@ def running(start: Start, root: Path, free_port: Callable[[], int]) -> Iterator[
 
 def test_it_says_where_it_is_and_ctrl_c_stops_both(running: Running) -> None:
     assert running.line == f"Graybox is running: open http://127.0.0.1:{running.port}/ (Ctrl-C stops it)\n"
-    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/", timeout=10) as page:
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/", timeout=PATIENCE) as page:
         assert page.status == 200
     running.process.send_signal(signal.SIGINT)
     printed, complained = running.end()
@@ -126,16 +125,19 @@ def test_when_one_dies_the_other_is_stopped_and_it_says_which(dead: str, other: 
 def test_children_do_not_outlive_a_demo_that_is_killed(running: Running) -> None:
     running.process.kill()
     running.process.wait()
-    wait_for(running.nothing_is_left, 30, "the end of both children")
+    wait_for(running.nothing_is_left, "the end of both children")
 
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_does_not_wait(running: Running) -> None:
     os.kill(running.backend, signal.SIGSTOP)  # a backend that does not come round to stopping
     running.process.send_signal(signal.SIGINT)
+    assert running.process.stderr is not None
+    while not running.process.stderr.readline().startswith("Stopping: "):  # two signals at once count as one
+        assert running.process.poll() is None
     with pytest.raises(subprocess.TimeoutExpired):
         running.process.wait(2)
     running.process.send_signal(signal.SIGINT)
-    running.process.wait(5)
+    running.process.wait(BACKEND_STOP_SECONDS / 2)
     assert running.process.returncode == 1
     assert running.nothing_is_left()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from graybox.service import limits
 from graybox.service.server import RunningServer, serve
 from graybox.service.settings import SMALLEST_MESSAGE_BYTES, Settings
 from graybox.store.metrics import MetricSlice, MetricStore
+from tests.patience import PATIENCE, wait_until
 from tests.service.toy_owner import ToyOwner
 from tests.service.wire_client import WireClient
 
@@ -52,7 +52,7 @@ class HeldMetrics(MetricStore):
 
     def read(self, **wanted: Any) -> MetricSlice:
         self.entered.release()
-        assert self.free.wait(20)
+        assert self.free.wait(2 * PATIENCE)
         return super().read(**wanted)
 
 
@@ -73,13 +73,13 @@ def test_three_reads_of_the_curves_at_once(owner: ToyOwner, held: HeldMetrics) -
             request = pb.GetLatestLoggerDataRequest()
             calls = [client.send("GetLatestLoggerData", request) for _ in range(3)]
             for _ in calls:
-                assert held.entered.acquire(timeout=10)
+                assert held.entered.acquire(timeout=PATIENCE)
             code, details = client.status_of("GetLatestLoggerData", request)
             assert code is EXHAUSTED
             assert "3 GetLatestLoggerData" in details
             assert client.GetDataSplits().success, "other reads go on"
             held.free.set()
-            assert [len(call.result(10).points) for call in calls] == [4, 4, 4]
+            assert [len(call.result(PATIENCE).points) for call in calls] == [4, 4, 4]
             assert len(client.GetLatestLoggerData().points) == 4
     finally:
         held.free.set()
@@ -95,18 +95,13 @@ def test_those_who_wait_for_the_trainer_leave_room_for_readers_and_for_pause(
     )
     with owner.busy():
         waiting = [client.send("ExperimentCommand", save) for _ in range(limits.WAITING_AT_OWNER)]
-        deadline = time.monotonic() + 10
-        while len(owner.timeouts) < len(waiting):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: len(owner.timeouts) == len(waiting), "all to arrive at the trainer")
         assert client.status_of("ExperimentCommand", save)[0] is EXHAUSTED
         assert client.status_of("GetWeights", pb.GetWeightsRequest(layer_id="0"))[0] is EXHAUSTED
         assert client.ExperimentCommand(get_status=True).status.state == pb.RUNNING
         pausing = client.send("ExperimentCommand", pause)
-        while len(owner.timeouts) < len(waiting) + 1:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    assert all(call.result(10).success for call in [*waiting, pausing])
+        wait_until(lambda: len(owner.timeouts) == len(waiting) + 1, "pause to arrive at the trainer")
+    assert all(call.result(PATIENCE).success for call in [*waiting, pausing])
     assert sum(isinstance(command, Pause) for command in owner.applied) == 1
     assert client.GetWeights(layer_id="0").format == "npy", "their places are free again"
 

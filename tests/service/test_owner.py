@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from types import SimpleNamespace
+from typing import cast
 
 import grpc
 import pytest
 
 from graybox.proto import experiment_service_pb2 as pb
 from graybox.service import limits
+from graybox.service.owner import seconds_left
 from graybox.service.server import RunningServer
+from tests.patience import PATIENCE, wait_until
 from tests.service.toy_owner import ToyOwner
 from tests.service.wire_client import WireClient
 
@@ -22,14 +25,7 @@ def save(name: str = "", command_id: str = "", actor: str = "") -> pb.Experiment
     )
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize(("timeout", "low", "high"), [(None, 180, 180), (1000, 180, 180), (10, 9.0, 10.0)])
+@pytest.mark.parametrize(("timeout", "low", "high"), [(None, 180, 180), (1000, 180, 180), (170, 50, 170)])
 def test_the_smaller_of_the_calls_deadline_and_three_minutes(
     client: WireClient, owner: ToyOwner, timeout: float | None, low: float, high: float
 ) -> None:
@@ -42,19 +38,20 @@ def test_the_smaller_of_the_calls_deadline_and_three_minutes(
 def test_a_command_whose_time_is_over_is_aborted_and_not_applied_later(client: WireClient, owner: ToyOwner) -> None:
     before = owner.fingerprint()
     with owner.busy():
-        assert client.status_of("ExperimentCommand", save(command_id="late"), timeout=0.3)[0] in (
-            grpc.StatusCode.DEADLINE_EXCEEDED,
-            grpc.StatusCode.ABORTED,
-        )
-        time.sleep(0.1)
+        while not owner.timeouts:  # on a busy machine a call may end before it has reached the trainer
+            assert client.status_of("ExperimentCommand", save(command_id="late"), timeout=0.3)[0] in (
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                grpc.StatusCode.ABORTED,
+            )
+        time.sleep(0.4)
         again = client.send("ExperimentCommand", save(command_id="late"))
-    assert again.exception(10).code() is grpc.StatusCode.ABORTED
+    assert again.exception(PATIENCE).code() is grpc.StatusCode.ABORTED
     assert "nothing was changed" in again.exception().details()
     assert owner.fingerprint() == before
     assert owner.applied == []
 
 
-@pytest.mark.parametrize(("timeout", "margin"), [(2.0, 0.2), (20.0, 0.25), (150.0, 0.25)])
+@pytest.mark.parametrize(("timeout", "margin"), [(5.0, 0.25), (20.0, 0.25), (150.0, 0.25)])
 def test_the_answer_to_a_late_command_arrives_before_the_client_gives_up(
     client: WireClient, owner: ToyOwner, timeout: float, margin: float
 ) -> None:
@@ -63,6 +60,14 @@ def test_the_answer_to_a_late_command_arrives_before_the_client_gives_up(
     (given,) = owner.timeouts
     assert given is not None
     assert given <= timeout - margin
+
+
+@pytest.mark.parametrize(("asked", "arrives"), [(0.01, 0.01), (1.0, 1.01), (2.0, 2.01), (99.0, 99.1), (150.0, 151.0)])
+def test_the_margin_is_left_however_short_the_time(asked: float, arrives: float) -> None:
+    """arrives: what the wire makes of it at worst."""
+    context = SimpleNamespace(time_remaining=lambda: arrives)
+    given = seconds_left(cast("grpc.ServicerContext", context))
+    assert 0.8 * asked <= given <= asked - min(0.2, 0.1 * asked)
 
 
 def test_a_command_sent_twice_is_applied_once_and_answered_twice(client: WireClient, owner: ToyOwner) -> None:
@@ -102,10 +107,10 @@ def test_clients_that_hang_up_give_their_places_back(
     with owner.busy():
         for _ in range(3):
             calls = [client.send("ExperimentCommand", save(), timeout=None) for _ in range(limits.WAITING_AT_OWNER)]
-            wait_until(lambda: gate.taken == limits.WAITING_AT_OWNER)
+            wait_until(lambda: gate.taken == limits.WAITING_AT_OWNER, "all to wait")
             for call in calls:
                 call.cancel()
-            wait_until(lambda: gate.taken == 0)
+            wait_until(lambda: gate.taken == 0, "their places to be free")
         assert rpc_threads() <= limits.WORKERS
         assert client.GetDataSplits().success
 
@@ -113,9 +118,9 @@ def test_clients_that_hang_up_give_their_places_back(
 def test_stopping_ends_calls_that_wait(owner: ToyOwner, server: RunningServer, client: WireClient) -> None:
     with owner.busy():
         call = client.send("ExperimentCommand", save(), timeout=None)
-        wait_until(lambda: len(owner.timeouts) == 1)
+        wait_until(lambda: len(owner.timeouts) == 1, "the command to arrive")
         began = time.monotonic()
         server.stop(grace=0.1)
-        assert time.monotonic() - began < 5
-        assert call.exception(5).code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
+        assert time.monotonic() - began < 60, "it waited for the trainer, which takes minutes"
+        assert call.exception(PATIENCE).code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE)
     assert rpc_threads() == 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 
 import grpc
@@ -14,6 +13,7 @@ from graybox.service import limits
 from graybox.service.server import RunningServer, serve
 from graybox.service.settings import Settings
 from graybox.snapshot import TrainerState
+from tests.patience import PATIENCE, wait_until
 from tests.service.toy_owner import ToyOwner
 from tests.service.wire_client import WireClient
 
@@ -29,7 +29,7 @@ class SlowImages:
         self.free = threading.Event()
 
     def image(self, split: str, sample_id: str, width: int, height: int) -> tuple[bytes, str]:
-        assert self.free.wait(30)
+        assert self.free.wait(2 * PATIENCE)
         return self._owner.image(split, sample_id, width, height)
 
     def key(self, split: str, sample_id: str) -> str:
@@ -59,27 +59,25 @@ def test_the_ninth_is_sent_away_and_pause_gets_through(
     gate = server.desk.image_gate
     # Without the gate these would take every thread there is.
     calls = [client.send("GetSamples", WANTED) for _ in range(limits.WORKERS + 4)]
-    deadline = time.monotonic() + 10
-    while sum(call.done() for call in calls) < len(calls) - limits.PICTURE_READS:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    too_many = len(calls) - limits.PICTURE_READS
+    wait_until(lambda: sum(call.done() for call in calls) == too_many, "what is too much to be sent away")
     assert gate.taken == limits.PICTURE_READS == 8
     refused = [call for call in calls if call.done()]
     assert {call.code() for call in refused} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
     assert "requests for pictures" in refused[0].details()
 
-    page = client.GetDataSamples(records_cnt=3, include_raw_data=True, timeout=5)
+    page = client.GetDataSamples(records_cnt=3, include_raw_data=True)
     assert page.success
     assert [(record.raw_data, record.image_key) for record in page.data_records] == [
         (b"", f"train-{row}") for row in range(3)
     ]
     assert all("requests for pictures" in record.metadata["image_error"] for record in page.data_records)
-    assert client.GetDataSamples(records_cnt=3, timeout=5).data_records[0].metadata.get("image_error") is None
-    assert client.ExperimentCommand(hyper_parameter_change=PAUSE, timeout=5).success
+    assert client.GetDataSamples(records_cnt=3).data_records[0].metadata.get("image_error") is None
+    assert client.ExperimentCommand(hyper_parameter_change=PAUSE).success
     assert owner.state is TrainerState.PAUSED
 
     slow.free.set()
-    assert all(call.result(10).samples[0].image for call in calls if call not in refused)
+    assert all(call.result(PATIENCE).samples[0].image for call in calls if call not in refused)
     assert client.GetDataSamples(records_cnt=1, include_raw_data=True).data_records[0].raw_data
     assert gate.taken == 0
 
@@ -92,12 +90,8 @@ def test_pictures_and_the_trainer_together_leave_room_for_pause(
     with owner.busy():
         calls = [client.send("GetSamples", WANTED) for _ in range(limits.PICTURE_READS)]
         calls += [client.send("ExperimentCommand", save) for _ in range(limits.WAITING_AT_OWNER)]
-        deadline = time.monotonic() + 10
-        while (server.desk.image_gate.taken, server.desk.owner_gate.taken) != (8, 12):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        gates = (server.desk.image_gate, server.desk.owner_gate)
+        wait_until(lambda: [gate.taken for gate in gates] == [8, 12], "both gates to be full")
         pausing = client.send("ExperimentCommand", pb.ExperimentCommandRequest(hyper_parameter_change=PAUSE))
-        while len(owner.timeouts) < limits.WAITING_AT_OWNER + 1:
-            assert time.monotonic() < deadline, "pause did not reach the trainer"
-            time.sleep(0.01)
-    assert pausing.result(10).success
+        wait_until(lambda: len(owner.timeouts) == limits.WAITING_AT_OWNER + 1, "pause to reach the trainer")
+    assert pausing.result(PATIENCE).success

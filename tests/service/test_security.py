@@ -14,6 +14,7 @@ from graybox.proto import experiment_service_pb2 as pb
 from graybox.service.security import Right, Tokens, make_tokens
 from graybox.service.server import RunningServer, serve
 from graybox.service.settings import Settings
+from tests.patience import PATIENCE
 from tests.service.toy_owner import ToyOwner
 from tests.service.wire_client import REQUESTS, WireClient
 
@@ -116,7 +117,7 @@ def test_an_unknown_method_is_unimplemented_only_for_those_who_may_ask(server: R
         call = channel.unary_unary("/ExperimentService/Nonsense")
         for token, code in (("wrong", UNAUTHENTICATED), (server.tokens.watch[0], grpc.StatusCode.UNIMPLEMENTED)):
             with pytest.raises(grpc.RpcError) as error:
-                call(b"", metadata=(("authorization", f"Bearer {token}"),), timeout=10)
+                call(b"", metadata=(("authorization", f"Bearer {token}"),), timeout=PATIENCE)
             assert error.value.code() is code
 
 
@@ -125,7 +126,11 @@ def test_bytes_that_are_no_message_are_the_callers_fault(server: RunningServer) 
         for method in REQUESTS:
             call = channel.unary_unary(f"/ExperimentService/{method}")
             with pytest.raises(grpc.RpcError) as error:
-                call(b"\xff\xff\xff", metadata=(("authorization", f"Bearer {server.tokens.control[0]}"),), timeout=10)
+                call(
+                    b"\xff\xff\xff",
+                    metadata=(("authorization", f"Bearer {server.tokens.control[0]}"),),
+                    timeout=PATIENCE,
+                )
             assert error.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert method in error.value.details()
 

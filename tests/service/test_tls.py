@@ -55,7 +55,7 @@ def serving(owner: ToyOwner, tls: TlsSettings) -> Iterator[RunningServer]:
 
 def code_of(server: RunningServer, token: str | None, credentials: grpc.ChannelCredentials | None) -> grpc.StatusCode:
     with WireClient(server.address, token, credentials) as client:
-        return client.status_of("GetDataSplits", pb.GetDataSplitsRequest(), timeout=5)[0]
+        return client.status_of("GetDataSplits", pb.GetDataSplitsRequest())[0]
 
 
 def test_tls_serves_those_who_trust_the_authority(owner: ToyOwner, papers: Papers) -> None:

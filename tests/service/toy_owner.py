@@ -30,6 +30,7 @@ from graybox.store.metrics import MetricStore
 from graybox.store.root import Root
 from graybox.store.samples import SampleStore
 from graybox.store.undo_order import UNDOABLE, next_to_undo
+from tests.patience import PATIENCE
 from tests.service.toy_neurons import ToyLayer, ToyNetwork, statistics_of
 
 CLASSES = ("cat", "dog", "fish")
@@ -102,7 +103,7 @@ class ToyOwner:
     def close(self) -> None:
         self._free.set()
         self._queue.put(None)
-        self._thread.join(10)
+        self._thread.join(PATIENCE)
         for store in (self.metrics, self.samples, self.journal):
             store.sync()
             store.close()
@@ -147,6 +148,7 @@ class ToyOwner:
     def submit(
         self, command: cmd.Command, *, command_id: str = "", actor: str = "", timeout: float | None = None
     ) -> Future[cmd.Outcome]:
+        deadline = time.monotonic() + min(cmd.MAX_WAIT_SECONDS, cmd.MAX_WAIT_SECONDS if timeout is None else timeout)
         with self._lock:
             if command_id in self._futures:
                 return self._futures[command_id]
@@ -154,7 +156,6 @@ class ToyOwner:
             if command_id:
                 self._futures[command_id] = future
             self.timeouts.append(timeout)
-        deadline = time.monotonic() + min(cmd.MAX_WAIT_SECONDS, cmd.MAX_WAIT_SECONDS if timeout is None else timeout)
 
         def work() -> None:
             if time.monotonic() > deadline:

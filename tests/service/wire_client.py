@@ -11,6 +11,7 @@ import numpy as np
 
 from graybox.proto import experiment_service_pb2 as pb
 from graybox.proto import experiment_service_pb2_grpc as pb_grpc
+from tests.patience import PATIENCE
 
 REQUESTS: dict[str, Any] = {
     "ExperimentCommand": pb.ExperimentCommandRequest,
@@ -54,14 +55,14 @@ class WireClient:
         self.stub = pb_grpc.ExperimentServiceStub(self.channel)
         self.metadata = None if token is None else (("authorization", f"Bearer {token}"),)
 
-    def call(self, method: str, request: Any, timeout: float | None = 20) -> Any:
+    def call(self, method: str, request: Any, timeout: float | None = PATIENCE) -> Any:
         return getattr(self.stub, method)(request, metadata=self.metadata, timeout=timeout)
 
-    def send(self, method: str, request: Any, timeout: float | None = 20) -> Any:
+    def send(self, method: str, request: Any, timeout: float | None = PATIENCE) -> Any:
         """Without waiting: answers the call's future."""
         return getattr(self.stub, method).future(request, metadata=self.metadata, timeout=timeout)
 
-    def status_of(self, method: str, request: Any, timeout: float | None = 20) -> tuple[grpc.StatusCode, str]:
+    def status_of(self, method: str, request: Any, timeout: float | None = PATIENCE) -> tuple[grpc.StatusCode, str]:
         """The status a call ends with, and its details; OK where it is answered."""
         try:
             self.call(method, request, timeout)
@@ -72,7 +73,7 @@ class WireClient:
     def __getattr__(self, method: str) -> Any:
         kind = REQUESTS[method]
 
-        def call(*, timeout: float | None = 20, **fields: Any) -> Any:
+        def call(*, timeout: float | None = PATIENCE, **fields: Any) -> Any:
             return self.call(method, kind(**fields), timeout)
 
         return call

@@ -15,6 +15,7 @@ from graybox.errors import Invalid, NotFound, StorageError
 from graybox.store import checkpoints as checkpoints_module
 from graybox.store.checkpoints import CheckpointCatalogue, CheckpointRecord
 from graybox.store.files import write_atomically
+from tests.patience import PATIENCE
 
 
 def save(catalogue: CheckpointCatalogue, **fields: object) -> CheckpointRecord:
@@ -90,7 +91,7 @@ def test_an_id_does_not_wait_for_a_disk(catalogue: CheckpointCatalogue, monkeypa
 
     def slow_disk(path: Path, content: bytes) -> None:
         writing.set()
-        assert written.wait(30)
+        assert written.wait(2 * PATIENCE)
         write_atomically(path, content)
 
     monkeypatch.setattr(checkpoints_module, "write_atomically", slow_disk)
@@ -98,13 +99,13 @@ def test_an_id_does_not_wait_for_a_disk(catalogue: CheckpointCatalogue, monkeypa
     background = threading.Thread(target=save, args=(catalogue,))
     owner = threading.Thread(target=lambda: ids.append(catalogue.next_id()))
     background.start()
-    assert writing.wait(30)
+    assert writing.wait(PATIENCE)
     owner.start()
-    owner.join(5)
+    owner.join(PATIENCE)
     waited = owner.is_alive()
     written.set()
-    background.join(30)
-    owner.join(30)
+    background.join(PATIENCE)
+    owner.join(PATIENCE)
     assert not waited and ids == ["000002"]
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from graybox.errors import StorageError
 from graybox.store.files import make_folder, remove_leftovers, sha256_of, write_atomically
+from tests.patience import PATIENCE
 
 
 def test_bytes_and_writers_replace_the_whole_file(tmp_path: Path) -> None:
@@ -73,7 +74,9 @@ def test_leftovers_of_the_dead_go_and_those_of_the_living_stay(tmp_path: Path) -
         "import os, signal, sys; from graybox.store.files import write_atomically\n"
         "write_atomically(sys.argv[1] + '/a.bin', lambda file: os.kill(os.getpid(), signal.SIGKILL))"
     )
-    killed = subprocess.run([sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parents[2], timeout=30)
+    killed = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=Path(__file__).parents[2], timeout=PATIENCE
+    )
     assert killed.returncode == -9
     (tmp_path / f".b.bin.{os.getpid()}-0123abcd.tmp").write_bytes(b"being written")
     (tmp_path / ".c.tmp").write_bytes(b"not ours")

@@ -8,6 +8,7 @@ import pytest
 
 from graybox.errors import Refused, StorageError
 from graybox.store.flusher import Flusher
+from tests.patience import PATIENCE
 
 LONG = 3600.0
 
@@ -32,7 +33,7 @@ class Counter:
 def flusher() -> Iterator[Flusher]:
     made = Flusher(interval=LONG)
     yield made
-    assert made.close(timeout=30)
+    assert made.close(timeout=PATIENCE)
 
 
 def test_work_is_done_in_order_in_one_thread(flusher: Flusher) -> None:
@@ -45,7 +46,7 @@ def test_work_is_done_in_order_in_one_thread(flusher: Flusher) -> None:
         return number * 2
 
     futures = [flusher.submit(lambda number=number: job(number)) for number in range(50)]  # type: ignore[misc]
-    assert [future.result(30) for future in futures] == [number * 2 for number in range(50)]
+    assert [future.result(PATIENCE) for future in futures] == [number * 2 for number in range(50)]
     assert done == list(range(50))
     assert len(threads) == 1 and threading.get_ident() not in threads
 
@@ -54,27 +55,27 @@ def test_what_is_watched_is_synced_again_and_again() -> None:
     flusher, counter, other = Flusher(interval=0.005), Counter(), Counter()
     for target in (counter, counter, other):
         flusher.watch(target)
-    assert counter.twice.wait(30) and other.twice.wait(30)
+    assert counter.twice.wait(PATIENCE) and other.twice.wait(PATIENCE)
     flusher.unwatch(other)
-    assert flusher.drain(30)
+    assert flusher.drain(PATIENCE)
     seen, before = other.count, counter.count
-    assert flusher.drain(30)
+    assert flusher.drain(PATIENCE)
     assert other.count == seen
     assert counter.count > before
-    assert flusher.close(30)
+    assert flusher.close(PATIENCE)
 
 
 def test_functions_are_called_every_so_often(flusher: Flusher) -> None:
     called = threading.Semaphore(0)
     flusher.every(0.005, called.release)
     for _ in range(3):
-        assert called.acquire(timeout=30)
+        assert called.acquire(timeout=PATIENCE)
 
 
 def test_failures_are_kept_and_the_thread_lives_on(caplog: pytest.LogCaptureFixture) -> None:
     flusher, counter = Flusher(interval=0.005), Counter(failing=True)
     flusher.watch(counter)
-    assert counter.twice.wait(30)
+    assert counter.twice.wait(PATIENCE)
     assert flusher.errors[0] == "background sync failed: cannot sync: No space left on device"
     assert caplog.text.count("background sync failed: cannot sync") == 1
     counter.failing = False
@@ -84,7 +85,7 @@ def test_failures_are_kept_and_the_thread_lives_on(caplog: pytest.LogCaptureFixt
 
     future = flusher.submit(fail)
     with pytest.raises(ZeroDivisionError):
-        future.result(30)
+        future.result(PATIENCE)
     again = threading.Event()
 
     def fail_again() -> None:
@@ -92,10 +93,10 @@ def test_failures_are_kept_and_the_thread_lives_on(caplog: pytest.LogCaptureFixt
         fail()
 
     flusher.every(0.001, fail_again)
-    assert again.wait(30)
-    assert flusher.submit(lambda: 5).result(30) == 5
+    assert again.wait(PATIENCE)
+    assert flusher.submit(lambda: 5).result(PATIENCE) == 5
     assert any("fail failed: a defect" in error for error in flusher.errors)
-    assert flusher.close(30)
+    assert flusher.close(PATIENCE)
 
 
 def test_closing_finishes_what_waits_and_syncs() -> None:
@@ -103,12 +104,12 @@ def test_closing_finishes_what_waits_and_syncs() -> None:
     flusher.watch(counter)
     gate = threading.Event()
     done: list[int] = []
-    flusher.submit(lambda: gate.wait(30))
+    flusher.submit(lambda: gate.wait(2 * PATIENCE))
     for number in range(5):
         flusher.submit(lambda number=number: done.append(number))  # type: ignore[misc]
     assert not flusher.drain(timeout=0.01)
     gate.set()
-    assert flusher.close(30) and flusher.close(30)
+    assert flusher.close(PATIENCE) and flusher.close(PATIENCE)
     assert done == [0, 1, 2, 3, 4]
     assert counter.count >= 1
     with pytest.raises(Refused, match="background writer is closed"):
@@ -118,12 +119,12 @@ def test_closing_finishes_what_waits_and_syncs() -> None:
 
 def test_a_cancelled_job_is_not_done(flusher: Flusher) -> None:
     gate = threading.Event()
-    flusher.submit(lambda: gate.wait(30))
+    flusher.submit(lambda: gate.wait(2 * PATIENCE))
     done: list[int] = []
     future = flusher.submit(lambda: done.append(1))
     assert future.cancel()
     gate.set()
-    assert flusher.drain(30)
+    assert flusher.drain(PATIENCE)
     assert done == []
     with pytest.raises(CancelledError):
         future.result(0)
@@ -131,4 +132,4 @@ def test_a_cancelled_job_is_not_done(flusher: Flusher) -> None:
 
 def test_it_cannot_wait_for_itself(flusher: Flusher) -> None:
     with pytest.raises(Refused, match="wait for itself"):
-        flusher.submit(flusher.drain).result(30)
+        flusher.submit(flusher.drain).result(PATIENCE)

@@ -14,6 +14,7 @@ import pytest
 from graybox.store.journal import Journal
 from graybox.store.metrics import MetricStore
 from graybox.store.samples import SampleStore
+from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 COUNT = 500
@@ -103,4 +104,4 @@ def test_the_store_is_free_of_torch_and_of_the_core() -> None:
         "assert ours == {'graybox.errors'}, ours\n"
         "assert 'torch' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True, timeout=PATIENCE)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from graybox.errors import Invalid, NotFound, Refused, StorageError
 from graybox.store.metric_history import MetricColumns, MetricPoint
 from graybox.store.metrics import MetricSlice, MetricStore
+from tests.patience import PATIENCE
 
 Name = tuple[str, str]
 NAMES: list[Name] = [("train", "loss"), ("val", "loss"), ("train", "accuracy"), ("", "own")]
@@ -287,7 +288,8 @@ def test_reading_beside_the_writer(tmp_path: Path) -> None:
                 points.append(MetricPoint("train", "accuracy", 0, step, step * 10, 0, 2.0))
     done.set()
     for thread in threads:
-        thread.join(timeout=30)
+        thread.join(timeout=PATIENCE)
+        assert not thread.is_alive()
     assert failures == []
     for source, client in zip(sources, clients, strict=True):
         client.poll(source)

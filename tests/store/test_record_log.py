@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from graybox.errors import Invalid, StorageError
 from graybox.store.record_log import HEADER, RecordLog, read_records
+from tests.patience import PATIENCE
 
 KIND = b"TEST"
 REPOSITORY = Path(__file__).parents[2]
@@ -162,7 +163,7 @@ log.sync()
 
 def test_a_full_disk_costs_the_record_that_did_not_fit_and_no_other(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
-    subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], cwd=REPOSITORY, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], cwd=REPOSITORY, check=True, timeout=PATIENCE)
     assert [record for _, record in read(path)] == [b"a" * 20, b"c" * 20, b"d" * 90]
     assert open_log(path).size == path.stat().st_size
 
@@ -186,7 +187,7 @@ def test_what_was_acknowledged_survives_kill_9(tmp_path: Path) -> None:
     os.kill(writer.pid, signal.SIGKILL)
     rest = writer.stdout.read()
     writer.stdout.close()
-    writer.wait(timeout=30)
+    writer.wait(timeout=PATIENCE)
     last = int(rest.split()[-1]) if rest.split() else 499
     found = [record for _, record in read(path)]
     assert len(found) - 1 in (last, last + 1)

@@ -13,6 +13,7 @@ import pytest
 
 from graybox.errors import NotFound, Refused, StorageError
 from graybox.store.root import Root
+from tests.patience import PATIENCE
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -51,7 +52,7 @@ def test_an_unwritable_folder_is_named() -> None:
     with tempfile.TemporaryDirectory() as folder:  # in a place that everybody may pass through
         os.chmod(folder, 0o555)
         answer = subprocess.run(
-            [sys.executable, "-c", UNWRITABLE, folder], cwd=REPOSITORY, capture_output=True, text=True, timeout=30
+            [sys.executable, "-c", UNWRITABLE, folder], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE
         )
         os.chmod(folder, 0o755)
     assert answer.stdout.splitlines() == [
@@ -120,7 +121,7 @@ def test_one_backend_per_root(tmp_path: Path) -> None:
             root.lock()
     finally:
         os.kill(holder.pid, signal.SIGKILL)
-        holder.wait(timeout=30)
+        holder.wait(timeout=PATIENCE)
         holder.stdin.close()
         holder.stdout.close()
     with root.lock() as lock:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import shutil
@@ -18,6 +19,7 @@ from graybox.errors import Invalid, NotFound, Refused, StorageError
 from graybox.store import samples as samples_module
 from graybox.store.record_log import read_records
 from graybox.store.samples import SampleFilter, SampleStore
+from tests.patience import PATIENCE
 
 COUNTS = {"train": 6, "val": 3}
 Sample = dict[str, Any]
@@ -286,9 +288,12 @@ def test_snapshots_beside_the_writer(tmp_path: Path) -> None:
 
     def keep_writing_snapshots() -> None:
         nonlocal snapshots
-        while not done.is_set():
+        while True:
+            ending = done.is_set()
             snapshots += store.snapshot()
             store.sync()
+            if ending:
+                break
 
     thread = threading.Thread(target=keep_writing_snapshots)
     thread.start()
@@ -299,7 +304,8 @@ def test_snapshots_beside_the_writer(tmp_path: Path) -> None:
         store.record_batch("train", rows, np.full(32, age, np.float32), None, age)
         np.add.at(expected, rows, 1)
     done.set()
-    thread.join(timeout=30)
+    thread.join(timeout=PATIENCE)
+    assert not thread.is_alive()
     assert snapshots > 0
     store.close()
     assert not store.snapshot()
@@ -327,12 +333,21 @@ def test_a_split_that_fits_keeps_its_memory(tmp_path: Path, caplog: pytest.LogCa
     assert reader.splits["train"].encounters.tolist() == [0, 0, 1, 0, 0, 0]
 
 
+def files_open_in(folder: Path) -> int:
+    """Of this process; what other tests have left open elsewhere may be closed at any time."""
+    found = 0
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            found += Path(os.readlink(descriptor)).is_relative_to(folder)
+    return found
+
+
 def test_loading_a_state_leaves_no_file_open(tmp_path: Path) -> None:
     store = opened(tmp_path)
-    before = len(os.listdir("/proc/self/fd"))
+    before = files_open_in(tmp_path)
     for _ in range(3):
         store.load_state(store.state())
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert files_open_in(tmp_path) == before
     store.close()
 
 
