@@ -152,21 +152,21 @@ def restore_weights(session: Session, payload: Mapping[str, Any]) -> list[str]:
     """Weights and running statistics as they were, and with them the structure and the order of the neurons; everything
     else as it is. Answers the layers some of whose neurons, or incoming ones, have come, gone or moved since.
 
-    There flags and statistics of today go along to where each neuron is then; of one that was removed since, those of
-    the checkpoint come back. The optimizer starts anew for every tensor that such neurons have a part of, since its
-    moments are of weights that are no longer in those places.
+    There flags and statistics of today go along to where each neuron is then; one that is not there today has the
+    flags of the checkpoint, and no statistics. The optimizer starts anew for every tensor that such neurons have a part
+    of, since its moments are of weights that are no longer in those places.
     """
     network, young = session.network, session.optimizer.state_dict()
     here = {name: layer.ops_state() for name, layer in network.named_layers()}
-    before = dict(network.named_parameters())
-    _load_weights(session, payload)
     there = {name: from_plain(state) for name, state in payload["layers"].items() if name in here}
     rows = [name for name in there if moved(here[name], there[name], "neuron_identity")]
     columns = [name for name in there if moved(here[name], there[name], "incoming_identity")]
     layers = [name for name in there if name in rows or name in columns]
-    for name in layers:
-        layer = network.find_layer(name)[1]
-        layer.load_ops_state(carried(here[name], there[name]))
+    followed = {name: carried(here[name], there[name]) for name in layers}
+    before = dict(network.named_parameters())
+    _load_weights(session, payload)
+    for name, state in followed.items():
+        network.find_layer(name)[1].load_ops_state(state)
     renewed = belonging(network, rows, columns)
     renewed |= {name for name, value in network.named_parameters() if before.get(name) is not value}
     for name, value in network.named_parameters():

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 
 from graybox.neuron_records import NeuronRecords
@@ -36,7 +35,8 @@ def moved(state: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool
 
 
 def carried(here: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]:
-    """A layer's `ops_state` for the neurons of `there`: as `here`, where they are known; else as there."""
+    """A layer's `ops_state` for the neurons of `there`: as `here`, where they are known; else flags as there, and no
+    statistics, since those of there were gathered beside other samples than those of here."""
     rows = source_between(here["neuron_identity"], there["neuron_identity"])
     columns = source_between(here["incoming_identity"], there["incoming_identity"])
     flags = {
@@ -44,13 +44,9 @@ def carried(here: Mapping[str, Any], there: Mapping[str, Any]) -> dict[str, Any]
         for names, source in ((ROWS, rows), (COLUMNS, columns))
         for name in names
     }
-    records, old = (NeuronRecords(len(state["neuron_identity"])) for state in (here, there))
+    records = NeuronRecords(len(here["neuron_identity"]))
     records.load_state_dict(here)
-    old.load_state_dict(there)
     records.carry(rows)
-    back = np.flatnonzero(rows.numpy() < 0)
-    if len(back):
-        records.put(back, old.take(back))
     return {**flags, **records.state_dict()}
 
 

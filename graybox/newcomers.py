@@ -56,7 +56,9 @@ def begin_anew(optimizer: optim.Optimizer, parameter: torch.Tensor) -> None:
     """A parameter's whole state starts as in a fresh optimizer."""
     optimizer.state.pop(parameter, None)
     if isinstance(optimizer, optim.Adagrad):  # the others make it in the first step
-        optimizer.state[parameter] = optim.Adagrad([parameter], **optimizer.defaults).state[parameter]
+        start = initial_value(optimizer, {}, "sum")
+        fresh = optim.Adagrad([parameter], initial_accumulator_value=start, fused=optimizer.defaults.get("fused"))
+        optimizer.state[parameter] = fresh.state[parameter]
 
 
 def per_entry(value: object, parameter: torch.Tensor) -> bool:

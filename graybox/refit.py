@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn, optim
 
@@ -60,15 +61,21 @@ def refit(
 
 
 def belonging(network: NetworkWithOps, rows: Iterable[str], columns: Iterable[str]) -> set[str]:
-    """Names of all parameters that belong together with the neurons of some layers (rows), and with the incoming ones
-    of some (columns)."""
-    layers = dict(network.named_layers())
+    """Names of all parameters with entries of the neurons of some layers (rows), and of the weights of those whose
+    incoming neurons are meant (columns)."""
+    rows, layers = list(rows), dict(network.named_layers())
     found = {id(layers[name].weight) for name in (*rows, *columns)}
-    if found and (network.dependencies.edges or network.is_traceable):
+    found |= {id(getattr(layers[name], "bias", None)) for name in rows}
+    if rows and (network.dependencies.edges or network.is_traceable):
         structure = network.structure
-        known = structure.layers
-        axes = [(known[name].weight, known[name].out_axis) for name in rows if name in known]
-        axes += [(known[name].weight, known[name].in_axis) for name in columns if name in known]
-        tensors = {tensor for axis in axes if axis in structure.own for tensor, _ in structure.group_of(*axis)}
-        found |= {id(network.tensor(tensor)) for tensor in tensors}
+        for name in rows:
+            known = structure.layers.get(name)
+            own = None if known is None else structure.labels(known.weight, known.out_axis)
+            if known is None or own is None:
+                continue
+            # A group of axes holds others, too, such as what these neurons are concatenated with.
+            for tensor, axis in structure.group_of(known.weight, known.out_axis):
+                labels = structure.labels(tensor, axis)
+                if labels is not None and np.isin(labels, own).any():
+                    found.add(id(network.tensor(tensor)))
     return {name for name, parameter in network.named_parameters() if id(parameter) in found}

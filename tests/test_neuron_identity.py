@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import optim
+from torch import nn, optim
 
 from graybox.commands import EditNeurons, Pause, RestoreCheckpoint, Resume, SaveCheckpoint
 from graybox.launch import Training, launch
@@ -23,6 +23,9 @@ from graybox.neuron_ops import (
     SetLearningRate,
     SortByStat,
 )
+from graybox.newcomers import begin_anew
+from graybox.operable_network import operable
+from graybox.refit import belonging
 from graybox.snapshot import TrainerState
 from tests.small_experiments import weights, whole_state
 from tests.small_networks import differences
@@ -115,7 +118,9 @@ def test_who_was_removed_since_comes_back_as_it_was_and_who_was_added_is_gone(ro
     assert differences(before, weights(training.trainer.session)) == []
     assert layer(training, "layers.1").frozen.nonzero().flatten().tolist() == [4, 6]
     assert layer(training, "layers.1").neuron_learning_rate.tolist() == [1.0, 0.25, *[1.0] * 5]
-    assert layer(training, "layers.1").train_dataset_tracker.ages().tolist() == ages
+    # Statistics of those that were there all along stay; who came back has none.
+    found = layer(training, "layers.1").train_dataset_tracker.ages().tolist()
+    assert found == [0, 0, *ages[2:]]
     ask(training, Resume())
     train(training, 2)
     training.close()
@@ -160,7 +165,9 @@ def test_a_replay_restores_the_same(root: Path) -> None:
     assert layer(training, "layers.0").frozen.nonzero().flatten().tolist() == [7]
     crash(training)
     again = launch(experiment(), root_directory=root)
-    while again.trainer.session.step < step or again.trainer.latest().state is TrainerState.RECOVERING:
+    for _ in range(1_000):
+        if again.trainer.session.step >= step and again.trainer.latest().state is not TrainerState.RECOVERING:
+            break
         again.trainer.tick()
     assert again.trainer.session.step == step
     assert differences(reached, whole_state(again.trainer.session)) == []
@@ -170,3 +177,64 @@ def test_a_replay_restores_the_same(root: Path) -> None:
 def test_a_neuron_of_unknown_origin_is_like_no_other() -> None:
     here, there = torch.tensor([3, UNKNOWN, 0]), torch.tensor([0, UNKNOWN, 3, 7])
     assert source_between(here, there).tolist() == [2, -1, 0, -1]
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+def test_weights_of_a_later_time_come_into_an_earlier_one(root: Path, steps: int) -> None:
+    """Where less was seen than when the weights were kept: statistics of then do not fit those of now."""
+    training = launch(experiment(full_eval_frequency=6), root_directory=root)
+    train(training, steps)
+    early = ask(training, SaveCheckpoint()).value
+    train(training, 7)
+    edited(training, AddNeurons("layers.1", count=1))
+    edited(training, Freeze("layers.1", (5,)))
+    ask(training, Pause())
+    late = ask(training, SaveCheckpoint()).value
+    before = weights(training.trainer.session)
+    ask(training, RestoreCheckpoint(f"{early.id}@@step={early.step}"))
+    ages = layer(training, "layers.1").train_dataset_tracker.ages().tolist()
+
+    restored(training, late)
+    assert differences(before, weights(training.trainer.session)) == []
+    assert layer(training, "layers.1").frozen.nonzero().flatten().tolist() == [5]
+    assert layer(training, "layers.1").train_dataset_tracker.ages().tolist() == [*ages, 0]
+    ask(training, Resume())
+    train(training, 2)
+    training.close()
+
+
+class Beside(nn.Module):
+    """Two layers whose neurons are consumed side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(3, 4), nn.Linear(3, 5), nn.Linear(9, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        both: torch.Tensor = self.head(torch.cat([self.left(x).relu(), self.right(x).relu()], 1))
+        return both
+
+
+def test_the_neighbours_of_neurons_that_moved_do_not_belong_to_them() -> None:
+    network = operable(Beside(), torch.randn(2, 3))
+    assert belonging(network, ["left"], ["head"]) == {"left.weight", "left.bias", "head.weight"}
+    assert belonging(network, [], ["head"]) == {"head.weight"}
+
+
+class OwnDefaults(optim.Adagrad):
+    """With an option that torch's own does not know."""
+
+    def __init__(self, params: Any, *, mood: str = "good", **options: Any) -> None:
+        super().__init__(params, **options)
+        self.defaults["mood"] = mood
+
+
+@pytest.mark.parametrize("make", [optim.Adagrad, OwnDefaults])
+def test_adagrad_starts_anew_as_it_was_made(make: Any) -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    optimizer = make([parameter], initial_accumulator_value=0.5)
+    parameter.grad = torch.ones(3)
+    optimizer.step()
+    begin_anew(optimizer, parameter)
+    expected = optim.Adagrad([parameter], initial_accumulator_value=0.5).state[parameter]
+    assert differences(expected, optimizer.state[parameter]) == []

@@ -153,6 +153,7 @@ def test_many_edits_are_taken_back_without_another_look(name: str, monkeypatch: 
     monkeypatch.setattr(structure, "refresh", lambda: (looks.append(1), refresh()))
     choose = random.Random(f"{name} undone")
     done: list[tuple[Change, object]] = []
+    undone = 0
     for number, undo in enumerate([False, False, True, False, False, True, True, True]):
         answers = known(structure, network)
         if not undo:
@@ -164,13 +165,14 @@ def test_many_edits_are_taken_back_without_another_look(name: str, monkeypatch: 
             structure.commit(found)
         elif done:
             taken_back, before = done.pop()
+            undone += 1
             looks.clear()
             inverse = structure.insertion(taken_back)
             make_change(network, inverse, seed=number)
             structure.commit(inverse)
             assert not looks or CALCULATES in taken_back.inexact
             assert known(structure, network) == before, f"undo of {taken_back.kind} {taken_back.layer}"
-    assert not done
+    assert not done and (undone > 0 or name in REFUSE_ALL)
     assert known(structure, network) == known(Structure.trace(network, x[:2]), network)
 
 

@@ -100,7 +100,7 @@ class Hub:
 
     async def poll_status(self) -> None:
         """Ask for the state once and keep it. Never raises for a backend that does not answer."""
-        # One at a time, so that an answer of before a command does not come to be kept after one of behind it.
+        # One at a time, so that an answer from before a command is never kept after one from behind it.
         async with self._polling:
             await self._poll_status()
 
