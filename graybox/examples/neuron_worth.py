@@ -73,6 +73,7 @@ class Worth:
                 for column, feeding in enumerate(self.model.structure.incoming(consumer)):
                     for producer, neuron in feeding:
                         pairs.setdefault(producer, []).append((column, neuron))
+                # The types cannot tell that the star stands for two tensors.
                 self._columns[consumer] = [
                     (producer, *(torch.tensor(part) for part in zip(*found, strict=True)))  # type: ignore[misc]
                     for producer, found in pairs.items()
