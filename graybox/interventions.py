@@ -29,6 +29,7 @@ from graybox.hyper_parameters import SETTINGS, apply_changes, check_changes
 from graybox.neuron_interventions import apply_edit, resolve_edit, undo_edit
 from graybox.session import Session
 from graybox.store.undo_order import UNDO, next_to_undo
+from graybox.taken_back import recorded_or_taken_back
 
 MAX_INLINE = 1_000
 """More rows than this go into a blob beside the journal."""
@@ -46,12 +47,14 @@ class Intervention:
 @dataclass(frozen=True)
 class Performed:
     """What an intervention did: a line for people, what undoes it, what the command answers, and what it decided
-    itself and replay must know."""
+    itself and replay must know. take_back: puts everything back at once, where the journal does not take the entry;
+    None where that cannot be done."""
 
     summary: str
     undo: dict[str, Any] = field(default_factory=dict)
     value: Any = None
     decided: dict[str, Any] = field(default_factory=dict)
+    take_back: Callable[[], object] | None = None
 
 
 class Interventions:
@@ -170,12 +173,16 @@ class Interventions:
         words = [
             f"{SETTINGS[name].label.lower()} {_show(before[name])} → {_show(value)}" for name, value in changes.items()
         ]
-        return Performed("Set " + ", ".join(words), undo={"changes": before})
+        return Performed(
+            "Set " + ", ".join(words),
+            undo={"changes": before},
+            take_back=lambda: apply_changes(self.session, dict(before)),
+        )
 
     def _neuron_edit(self, arguments: Mapping[str, Any], sequence: int) -> Performed:
         self.session.abandon_evaluation()
-        plan, undo = apply_edit(self.session, arguments, sequence)
-        return Performed(plan.summary(), undo=undo, value=str(plan))
+        done = apply_edit(self.session, arguments, sequence)
+        return Performed(done.plan.summary(), undo=done.undo, value=str(done.plan), take_back=done.take_back)
 
     def _resolve_undo(self, expected: int) -> int:
         entries = self.session.stores.journal.entries()
@@ -219,12 +226,19 @@ class Interventions:
         where = ", ".join(f"{len(rows):,} of {split}" for split, rows in changed.items() if len(rows))
         some = "sample" if count == 1 else "samples"
         summary = f"{verb} {count:,} {some} ({where})" if count else f"Nothing changed: already {already}"
-        undo: dict[str, Any] = {}
+
+        def take_back() -> None:
+            for split, rows in changed.items():
+                samples.set_discarded(split, rows, not discarded)
+
+        undo = recorded_or_taken_back(lambda: self._kept_rows(changed, count), take_back)
+        return Performed(summary, undo=undo, value=count, take_back=take_back)
+
+    def _kept_rows(self, changed: Mapping[str, np.ndarray], count: int) -> dict[str, Any]:
+        """Rows as an entry of the journal holds them: in the line, or as a blob beside it."""
         if count > MAX_INLINE:
-            undo["rows_blob"] = self.session.stores.blobs.put(changed)
-        else:
-            undo["rows"] = {split: rows.tolist() for split, rows in changed.items()}
-        return Performed(summary, undo=undo, value=count)
+            return {"rows_blob": self.session.stores.blobs.put(changed)}
+        return {"rows": {split: rows.tolist() for split, rows in changed.items()}}
 
     def _rows(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         if "rows_blob" in arguments:

@@ -32,7 +32,9 @@ from graybox.session import Session
 from graybox.snapshot import NeuronStatistics, Snapshot, TrainerState
 from graybox.speedometer import Speedometer
 from graybox.store.flusher import Flusher
+from graybox.store.journal import JournalEntry
 from graybox.store.runs import now_ms
+from graybox.taken_back import NotRecorded, recorded_or_taken_back
 
 _log = logging.getLogger(__name__)
 
@@ -290,17 +292,23 @@ class Trainer:
             arguments = {**intervention.arguments, **performed.decided, "evaluated": evaluated}
             if command_id:
                 arguments["command_id"] = command_id
-            entry = journal.append(
-                time_ms=now_ms(),
-                actor=actor or TRAINER,
-                kind=intervention.kind,
-                step=step,
-                age=age,
-                branch=branch,
-                summary=performed.summary,
-                arguments=arguments,
-                undo=performed.undo,
-            )
+
+            def append() -> JournalEntry:
+                return journal.append(
+                    time_ms=now_ms(),
+                    actor=actor or TRAINER,
+                    kind=intervention.kind,
+                    step=step,
+                    age=age,
+                    branch=branch,
+                    summary=performed.summary,
+                    arguments=arguments,
+                    undo=performed.undo,
+                )
+
+            entry = append() if performed.take_back is None else recorded_or_taken_back(append, performed.take_back)
+        except NotRecorded:
+            raise  # all is as it was
         except StorageError as error:
             # Applied but not recorded: going on would make the run one that cannot be replayed.
             session.running = False

@@ -127,6 +127,14 @@ def weights(session: Session) -> dict[str, Any]:
     return {name: value.clone() for name, value in session.network.state_dict().items()}
 
 
+def crash(training: Training) -> None:
+    """What a killed process leaves: nothing is kept on the way out."""
+    training.stores.close()
+    training._lock.release()
+    training.close = lambda: None  # type: ignore[method-assign]
+    training.trainer.end = lambda: None  # type: ignore[method-assign]
+
+
 def tick_until(training: Training, done: Callable[[], bool], most: int = 10_000) -> None:
     """Tick as a user's own loop would. Fails when it takes more than `most` ticks."""
     for _ in range(most):

@@ -33,7 +33,7 @@ from graybox.commands import (
     SetPlotNote,
 )
 from graybox.dash import Dash
-from graybox.errors import DeadlinePassed, GrayboxError, Invalid, NotFound, Refused, StorageError
+from graybox.errors import DeadlinePassed, GrayboxError, Invalid, NotFound, Refused
 from graybox.experiment import Experiment
 from graybox.launch import Training, launch
 from graybox.model_with_ops import DepType, NetworkWithOps
@@ -41,6 +41,7 @@ from graybox.modules_with_ops import Conv2dWithNeuronOps, LinearWithNeuronOps
 from graybox.neuron_ops import Freeze, Reinitialize, SetLearningRate
 from graybox.snapshot import TrainerState
 from tests.patience import PATIENCE
+from tests.small_experiments import crash
 
 Launch = Callable[..., Training]
 
@@ -122,14 +123,6 @@ def bits(training: Training) -> list[bytes]:
     for layer in session.network.layers:
         tensors += [layer.train_dataset_tracker.triggers, layer.frozen, layer.neuron_learning_rate]
     return [tensor.numpy().tobytes() for tensor in tensors]
-
-
-def crash(training: Training) -> None:
-    """What a killed process leaves: nothing is kept on the way out."""
-    training.stores.close()
-    training._lock.release()
-    training.close = lambda: None  # type: ignore[method-assign]
-    training.trainer.end = lambda: None  # type: ignore[method-assign]
 
 
 def test_a_tick_makes_one_step(start: Launch) -> None:
@@ -529,32 +522,6 @@ def test_a_defect_in_a_command_belongs_to_who_asked(start: Launch, monkeypatch: 
     with pytest.raises(KeyError):
         future.result(PATIENCE)
     assert training.trainer.latest().state is TrainerState.RUNNING
-
-
-def test_an_edit_that_cannot_be_recorded_pauses_and_is_kept_before_training_goes_on(start: Launch) -> None:
-    training = start()
-    ticks(training, 3)
-    before = training.trainer.session.network.find_layer("conv")[1].weight.detach().clone()
-    in_the_way = training.stores.run.path / "blobs"  # what undoes the edit belongs into a folder of this name
-    in_the_way.write_text("")
-    with pytest.raises(StorageError, match="blobs"):
-        do(training, EditNeurons(Reinitialize("conv", (0,))))
-    assert training.stores.journal.last_sequence == 0
-    now = training.trainer.latest()
-    assert (now.state, now.step) == (TrainerState.FAILED, 3) and "could not be recorded" in now.error
-    edited = training.trainer.session.network.find_layer("conv")[1].weight.detach().clone()
-    assert not torch.equal(before, edited)
-    in_the_way.unlink()
-    do(training, Resume())
-    ticks(training, 4)
-    do(training, EditNeurons(Freeze("conv", (1,))))
-    do(training, Pause())
-    there = bits(training)
-    crash(training)
-    training = start()
-    while training.trainer.latest().state is TrainerState.RECOVERING:
-        training.trainer.tick()
-    assert bits(training) == there
 
 
 def test_a_note_on_a_curve_that_does_not_come_again_does_not_stop_recovery(
