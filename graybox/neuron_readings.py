@@ -16,13 +16,13 @@ READING_SHARE = 0.02
 
 def neuron_rows(weight: torch.Tensor, out_axis: int, neurons: int) -> torch.Tensor:
     """A layer's weight as [neurons, ...], a view where possible. A grouped transposed convolution's weight [incoming,
-    neurons / groups, ...] is taken apart."""
+    neurons / groups, ...] is taken apart. Complex numbers are taken as two, [neurons, ..., 2]."""
     groups = neurons // max(weight.shape[out_axis], 1)
     if groups > 1:
         apart = weight.unflatten(1 - out_axis, (groups, -1))  # [groups, incoming / groups, neurons / groups, ...]
         weight, out_axis = apart.movedim(2, 1).flatten(0, 1), 0
     rows: torch.Tensor = weight.movedim(out_axis, 0)
-    return rows
+    return torch.view_as_real(rows.resolve_conj()) if rows.is_complex() else rows
 
 
 def rows_of(layer: Any) -> torch.Tensor:
@@ -60,7 +60,8 @@ def _work_out(
     bias = getattr(layer, "bias", None)
     vectors = rows.flatten(1).to(torch.float32)
     if isinstance(bias, torch.Tensor) and bias.shape == rows.shape[:1]:
-        vectors = torch.cat((vectors, bias.detach()[:, None].to(torch.float32)), 1)
+        shifts = neuron_rows(bias.detach(), 0, len(rows)).reshape(len(rows), -1)
+        vectors = torch.cat((vectors, shifts.to(torch.float32)), 1)
     activations = records.train.probe.columns["rows"].to(device)
     return {
         "weight_norm": _lengths(rows),

@@ -150,7 +150,11 @@ def observe_together(
     triggers: bool = True,
 ) -> None:
     """Record one tensor for several layers that it carries the neurons of, as behind a residual addition: measured
-    once. All have the same number of neurons and the same layout."""
+    once. All have the same number of neurons and the same layout. Complex values are not recorded, and that is said
+    once: none of them is positive or negative."""
+    if values.is_complex():
+        ledger.say_once("activations that are complex numbers are not recorded: what triggers is a positive value")
+        return
     trackers = [tracker for one in records if (tracker := one.tracker(ledger.mode)) is not None]
     if not trackers:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import logging
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +16,8 @@ __all__ = [
     "InputColumns", "Layout", "Ledger", "RecordSettings", "StatisticsLevel", "Tally", "TrackingMode",
     "TriggersTracker", "TriggersTrackerClazzAndSampleID", "add_tracked_attrs_to_input_tensor", "trigger_shares",
 ]  # fmt: skip
+
+_log = logging.getLogger(__name__)
 
 
 class TrackingMode(enum.Enum):
@@ -80,6 +83,7 @@ class Ledger:
         self._step = 0
         self._holding = False
         self._pending: list[Waiting] = []
+        self._said: set[str] = set()
 
     @property
     def due(self) -> bool:
@@ -90,6 +94,12 @@ class Ledger:
     def everything(self) -> bool:
         """Whether all statistics are wanted, not only triggers."""
         return self.settings.level is StatisticsLevel.ALL
+
+    def say_once(self, message: str) -> None:
+        """Warn in the log, the first time for this network."""
+        if message not in self._said:
+            self._said.add(message)
+            _log.warning("%s", message)
 
     def samples_are(self, ids: torch.Tensor | None, labels: torch.Tensor | None = None) -> None:
         """Say which samples the next forward pass is about, as `SampleBatch.of` takes them. Never waits."""
