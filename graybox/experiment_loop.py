@@ -119,24 +119,24 @@ class ExperimentLoop:
 
     def train_one_step(self) -> None:
         """One optimizer step, with all that is recorded of it."""
-        self._own().step()
+        self.loop().step()
 
     def train_n_steps(self, n: int) -> None:
         """So many optimizer steps, without evaluation."""
-        loop = self._own()
+        loop = self.loop()
         for _ in range(whole_in_range("n", n, 0)):
             loop.step()
 
     def train_n_steps_with_eval_full(self, n: int) -> None:
         """So many optimizer steps and, as full_eval_frequency says, passes over the evaluation split between them."""
-        loop = self._own()
+        loop = self.loop()
         for _ in range(whole_in_range("n", n, 0)):
             loop.step_with_evaluation()
 
     def reset_data_iterators(self) -> None:
         """Training goes on with the next epoch's first batch, eval_one_step with the first evaluation batch."""
         if self._training is not None:
-            self._own().reset_iterators()
+            self.loop().reset_iterators()
 
     # -- evaluation ------------------------------------------------------------------------------------
 
@@ -147,26 +147,26 @@ class ExperimentLoop:
     def eval_n_steps(self, n: int) -> tuple[float, int | None]:
         """(mean loss per sample, number of right predictions) over the next so many batches of the evaluation split,
         which begins again after its end; None for a problem without classes."""
-        result = self._own().evaluate_batches(whole_in_range("n", n, 1))
+        result = self.loop().evaluate_batches(whole_in_range("n", n, 1))
         return result.loss, result.correct
 
     def eval_full(self) -> tuple[float, float | None]:
         """(mean loss per sample, percent of right predictions) over the evaluation samples in use; recorded and plotted
         as one of the trainer's evaluations. The percentage lies in [0, 100]; None for a problem without classes."""
-        result = self._own().evaluate()
+        result = self.loop().evaluate()
         return result.loss, None if result.accuracy is None else 100.0 * result.accuracy
 
     # -- checkpoints -----------------------------------------------------------------------------------
 
     def dump(self) -> int:
         """Keep all as it is now; the checkpoint's id. Waits until it is on the disk."""
-        return int(self._own().command(SaveCheckpoint()).value.id)
+        return int(self.loop().command(SaveCheckpoint()).value.id)
 
     def load(self, checkpoint_id: int) -> None:
         """Go back to a checkpoint: keeps the present as one too, loads, begins a new branch, and pauses a trainer that
         runs by itself. Raises NotFound for an unknown id, Refused where it does not fit."""
         number = whole_in_range("checkpoint_id", checkpoint_id, 1)
-        self._own().command(RestoreCheckpoint(f"{number:06d}"))
+        self.loop().command(RestoreCheckpoint(f"{number:06d}"))
 
     # -- settings --------------------------------------------------------------------------------------
 
@@ -302,7 +302,8 @@ class ExperimentLoop:
         assert self._training is not None
         return f"this experiment is at work in run {self._training.stores.run.run_id} in {self._training.root.path}"
 
-    def _own(self) -> OwnLoop:
+    def loop(self) -> OwnLoop:
+        """The run that this experiment's steps are made in, and its owner; opened by the first call."""
         self.open()
         assert self._training is not None
         return self._training.by_hand

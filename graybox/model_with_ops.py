@@ -68,14 +68,14 @@ class NetworkWithOps(NetworkEdits, nn.Module):
                 raise Invalid(f"a dependency names {module}, which is not part of this network; name its own modules")
         self.dependencies = declared
         self._structure = None
-        self._wire()
+        self.rewire()
 
     @property
     def layers(self) -> list[NeuronLayer]:
         """The layers whose neurons can be operated on, in module order."""
         layers = tuple(m for m in walk(self) if isinstance(m, NeuronLayer))
         if layers != self._wired:
-            self._wire()
+            self.rewire()
         return list(layers)
 
     def get_layer_by_id(self, layer_id: int) -> NeuronLayer:
@@ -168,7 +168,7 @@ class NetworkWithOps(NetworkEdits, nn.Module):
     def forget_structure(self) -> None:
         """Tensors were exchanged from outside, as by a checkpoint: find the structure and where to count anew."""
         self._structure = None
-        self._wire()
+        self.rewire()
 
     def _declared_structure(self) -> Structure:
         rates: dict[str, float] = {}
@@ -220,7 +220,13 @@ class NetworkWithOps(NetworkEdits, nn.Module):
         """Call `function(model)` after every edit that changes the structure."""
         self._architecture_listeners.append(function)
 
-    def _wire(self) -> None:
+    def announce_architecture_change(self) -> None:
+        """Call what `register_hook_fn_for_architecture_change` registered; whoever edited the network does."""
+        for function in self._architecture_listeners:
+            function(self)
+
+    def rewire(self) -> None:
+        """Find anew which layers there are and where the neurons of each are read: after tensors were exchanged."""
         modules = [m for m in walk(self) if isinstance(m, ModuleWithOps)]
         for number, module in enumerate(modules):
             if module._module_id != number or module.ledger is not self.ledger:  # setting it again is slow
@@ -273,7 +279,7 @@ class NetworkWithOps(NetworkEdits, nn.Module):
     def set_tracking_mode(self, mode: TrackingMode) -> None:
         """Which statistics the next forward passes add to."""
         if not self._wired:
-            self._wire()  # nobody declared or asked for anything yet, so the layers do not know this ledger
+            self.rewire()  # nobody declared or asked for anything yet, so the layers do not know this ledger
         self.ledger.mode = mode
         self.ledger.prediction_registered = False
 

@@ -54,7 +54,7 @@ class OperableNetwork(NetworkWithOps):
         else:
             self._structure = Structure.trace(self, self.example_input)
             make_layers(self._structure, plain)
-        self._wire()
+        self.rewire()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """As the plain network."""

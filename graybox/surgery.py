@@ -132,8 +132,7 @@ class Surgeon:
             tx.on_failure(forget_compiled)
             forget_compiled()
             rewire(self.network)
-            for function in self.network._architecture_listeners:
-                function(self.network)
+            self.network.announce_architecture_change()
 
     def _structure_changed(self) -> None:
         """Plans made before are made anew: the structure numbers its entries in its own way."""

@@ -192,7 +192,7 @@ def rewire(network: NetworkWithOps) -> None:
     with warnings.catch_warnings():
         # What is not declared was said when the network was built; an edit changes nothing about it.
         warnings.simplefilter("ignore", UserWarning)
-        network._wire()
+        network.rewire()
 
 
 def inverted(source: np.ndarray, size: int) -> np.ndarray:

@@ -121,7 +121,7 @@ class Minimiser:
 
     @property
     def _loop(self) -> OwnLoop:
-        return self.experiment._own()
+        return self.experiment.loop()
 
     def _judge(self, accuracy: float) -> bool:
         """Say what became of the last cut; whether it was undone."""

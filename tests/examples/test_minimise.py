@@ -57,7 +57,7 @@ def test_it_cuts_while_it_trains(experiment: Experiment, root: Path) -> None:
     minimiser = Minimiser(experiment, BRIEF, tell=told.append)
     whole = experiment.model.get_parameter_count()
     experiment.train_n_steps(40)
-    session = experiment._own().trainer.session
+    session = experiment.loop().trainer.session
     assert session.step == 40, "a cut costs no step"
     cuts = minimiser.cuts
     assert told == [cut for cut in cuts if cut.kept is not None] and len(told) >= 4
@@ -91,7 +91,7 @@ def test_what_was_too_much_is_undone(experiment: Experiment, root: Path) -> None
 def test_a_persons_later_edit_stays(experiment: Experiment) -> None:
     minimiser = Minimiser(experiment, Recipe(first=4, every=4, until=1.0, tolerance=-1.0))
     experiment.train_n_steps(6)
-    loop = experiment._own()
+    loop = experiment.loop()
     left = minimiser.cuts[0].parameters
     loop.command(EditNeurons(RemoveNeurons("layer2", (0,))))
     experiment.train_n_steps(2)
@@ -102,7 +102,7 @@ def test_a_persons_later_edit_stays(experiment: Experiment) -> None:
 
 def test_of_two_that_do_the_same_the_one_that_less_depends_on_goes(experiment: Experiment) -> None:
     experiment.train_n_steps(25)
-    loop, model = experiment._own(), experiment.model
+    loop, model = experiment.loop(), experiment.model
     weight, consumer = model.tensor("layer2.weight").detach(), model.tensor("fc1.weight").detach()
     loop.command(EditNeurons(OverrideWeights("layer2", (9,), weight[4:5].numpy())))
     quieter = consumer.numpy().copy()
