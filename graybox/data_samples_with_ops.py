@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, IterableDataset, Subset, default_collate
 
+from graybox.calling import input_and_target
 from graybox.errors import Invalid
 from graybox.randomness import mix, purpose, seed_everything
 from graybox.sample_memory import SampleMemory, SampleStats
@@ -71,9 +72,10 @@ class DataSampleTrackingWrapper(SampleMemory, Dataset[Any]):
             raise IndexError(f"no sample {index}: the data set has {len(self)}")
         row = index % len(self)
         item = self.dataset[row]
-        if not isinstance(item, (tuple, list)) or len(item) < 2:
-            raise Invalid(f"a sample is a pair (data, label), not {type(item).__name__}")
-        return item[0], row, item[1]
+        found = input_and_target(item)
+        if found is None:
+            raise Invalid(f"a sample is a pair (data, label) or a dict with labels, not {type(item).__name__}")
+        return found[0], row, found[1]
 
     def labels(self) -> np.ndarray | None:
         """Class labels, int64 [samples], read without loading any sample; None where the data set does not tell."""

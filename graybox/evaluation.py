@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from graybox.calling import called
 from graybox.data_samples_with_ops import CollateWithRows, LoadFailure, SeededDataset, Token, sample_seed
 from graybox.experiment import Experiment
 from graybox.randomness import mix, purpose, seeded
@@ -91,7 +92,7 @@ class EvaluationPass:
         model.ledger.samples_are(rows, target if isinstance(target, torch.Tensor) else None)
         try:
             with evaluation_mode(model):
-                result = self.experiment.task.evaluate(model(inputs), target)
+                result = self.experiment.task.evaluate(called(model, inputs), target)
                 if result.predictions is not None:
                     model.register_prediction(result.predictions, result.classes)
         finally:
@@ -142,10 +143,9 @@ def example_inputs(experiment: Experiment, rows: int = 2) -> Any:
     return split_batch(experiment, loaded[1], loaded[0])[0]
 
 
-def example_outputs(experiment: Experiment, rows: int = 2) -> torch.Tensor:
+def example_outputs(experiment: Experiment, rows: int = 2) -> Any:
     """What the network answers to the first training samples, in evaluation mode, leaving no trace. Raises what the
     user's code raises."""
     inputs = example_inputs(experiment, rows)
     with evaluation_mode(experiment.model):
-        outputs: torch.Tensor = experiment.model(inputs)
-    return outputs
+        return called(experiment.model, inputs)

@@ -12,6 +12,7 @@ import torch
 from torch import nn, optim
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR, ReduceLROnPlateau
 
+from graybox.calling import arguments_of
 from graybox.checks import whole_in_range
 from graybox.dash import Dash
 from graybox.data_samples_with_ops import DataSampleTrackingWrapper
@@ -125,7 +126,7 @@ class Experiment(ExperimentLoop):
                     f"no sample to look at the model with ({type(error).__name__}: {error}); mend it, or pass "
                     "example_input"
                 ) from error
-            example_input = (example_input,)  # as a step calls the model, whatever the inputs are
+            example_input = arguments_of(model, example_input)  # as a step calls the model
         return operable(model, to_device(example_input, self.device))
 
     @property

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from graybox.calling import called
 from graybox.data_samples_with_ops import CollateWithRows, LoadFailure, SeededDataset, Token, sample_seed
 from graybox.errors import NotFound, Refused
 from graybox.interventions import row_of
@@ -48,7 +49,7 @@ def read_activations(session: Session, layer: str, split: str, sample_id: str) -
         session.network.set_tracking_mode(TrackingMode.DISABLED)
         try:
             with evaluation_mode(session.network):
-                session.network(inputs)
+                called(session.network, inputs)
         finally:
             hook.remove()
     if not seen:

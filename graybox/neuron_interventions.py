@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from graybox.calling import arguments_of
 from graybox.commands import EditNeurons
 from graybox.evaluation import example_inputs
 from graybox.neuron_ops import edit_from_json
@@ -25,7 +26,7 @@ def dry_run(session: Session, command: EditNeurons) -> PlanSummary:
     plan = session.surgeon.plan(command.edit, command.select)
     summary = plan.to_json()
     if command.measure:
-        batch = (example_inputs(session.experiment, MEASURED_SAMPLES),)  # as a step calls the model
+        batch = arguments_of(session.network, example_inputs(session.experiment, MEASURED_SAMPLES))
         session.abandon_evaluation()  # it holds on to the network as it is
         measured = session.surgeon.preview(plan, batch, mix(session.seed, purpose("edit"), session.step))
         summary["measured"] = {

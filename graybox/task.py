@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from graybox.calling import input_and_target, logits_of
 from graybox.errors import Invalid
 
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -39,12 +40,12 @@ class Task(Protocol):
         """(input of the model, target) of a collated batch."""
         ...
 
-    def prepare(self, outputs: torch.Tensor) -> None:
+    def prepare(self, outputs: Any) -> None:
         """Look once at what the network answers, before training starts."""
         ...
 
-    def evaluate(self, outputs: torch.Tensor, target: torch.Tensor) -> StepResult:
-        """Loss and predictions. Never waits for the device."""
+    def evaluate(self, outputs: Any, target: Any) -> StepResult:
+        """Loss and predictions of what the network answers. Never waits for the device."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -55,19 +56,21 @@ class Task(Protocol):
 
 
 class _PairTask:
-    """Batches that are (input, target, ...)."""
+    """Batches that are (input, target, ...), or dicts whose "labels" (or "label") is the target and whose rest is the
+    input."""
 
     name = ""
 
     def split_batch(self, batch: Any) -> tuple[Any, Any]:
-        if isinstance(batch, (tuple, list)) and len(batch) >= 2:
-            return batch[0], batch[1]
+        found = input_and_target(batch)
+        if found is not None:
+            return found
         raise Invalid(
-            f"a batch is a pair (input, target), not {type(batch).__name__}; return pairs from the data set or its "
-            "collate function, or pass task= to the Experiment"
+            f"a batch is a pair (input, target) or a dict with labels, not {type(batch).__name__}; return such from "
+            "the data set or its collate function, or pass task= to the Experiment"
         )
 
-    def prepare(self, outputs: torch.Tensor) -> None:
+    def prepare(self, outputs: Any) -> None:
         pass
 
     def state_dict(self) -> dict[str, Any]:
@@ -93,7 +96,8 @@ class Classification(_PairTask):
         self.output_kind = output_kind
         self._per_sample = _unreduced(criterion)
 
-    def prepare(self, outputs: torch.Tensor) -> None:
+    def prepare(self, outputs: Any) -> None:
+        outputs = logits_of(outputs)
         if outputs.dim() != 2:
             raise Invalid(f"a classifier answers [batch, classes], this network answers {list(outputs.shape)}")
         if self.output_kind == "auto":
@@ -108,7 +112,8 @@ class Classification(_PairTask):
             return outputs
         return F.log_softmax(outputs, dim=1)
 
-    def evaluate(self, outputs: torch.Tensor, target: torch.Tensor) -> StepResult:
+    def evaluate(self, outputs: Any, target: Any) -> StepResult:
+        outputs = logits_of(outputs)
         if self.output_kind == "auto":
             # Nobody could look before: the first samples failed to load.
             self.prepare(outputs)
@@ -135,7 +140,8 @@ class Regression(_PairTask):
         self.criterion: Criterion = criterion or nn.MSELoss()
         self._per_sample = _unreduced(self.criterion)
 
-    def evaluate(self, outputs: torch.Tensor, target: torch.Tensor) -> StepResult:
+    def evaluate(self, outputs: Any, target: Any) -> StepResult:
+        outputs = logits_of(outputs)
         if target.numel() != outputs.numel():
             raise Invalid(
                 f"this network answers {list(outputs.shape)} and its targets are {list(target.shape)}; a regression "

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from graybox.calling import called
 from graybox.errors import GrayboxError
 from graybox.experiment import Experiment
 from graybox.randomness import mix, purpose, seed_everything
@@ -70,7 +71,7 @@ class TrainingStep:
             seed_everything(mix(self._step_seed, step))
             inputs, target = split_batch(experiment, batch.data, batch.rows)
             model.ledger.samples_are(batch.rows, target if isinstance(target, torch.Tensor) else None)
-            result = experiment.task.evaluate(model(inputs), target)
+            result = experiment.task.evaluate(called(model, inputs), target)
             if result.predictions is not None:
                 model.register_prediction(result.predictions, result.classes)
             # What is computed once more on the way back (activation checkpointing) is not counted twice.
