@@ -15,6 +15,7 @@ from graybox.data_samples_with_ops import CollateWithRows, LoadFailure, SeededDa
 from graybox.experiment import Experiment
 from graybox.randomness import mix, purpose, seeded
 from graybox.sample_stream import SampleLoadError
+from graybox.store.sample_columns import Ratings
 from graybox.tracking import Tally, TrackingMode
 from graybox.training_step import BatchOutcome, evaluation_mode, read_outcome, split_batch
 
@@ -122,13 +123,23 @@ def joined(outcomes: list[BatchOutcome]) -> BatchOutcome:
     rows = np.concatenate([o.rows for o in outcomes])
     predictions = [o.predictions for o in outcomes if o.predictions is not None]
     correct = [o.correct for o in outcomes if o.correct is not None]
+    targets = [o.targets for o in outcomes if o.targets is not None]
     return BatchOutcome(
         rows=rows,
         losses=np.concatenate([o.losses for o in outcomes]),
         predictions=np.concatenate(predictions) if len(predictions) == len(outcomes) else None,
         loss=sum(o.loss * len(o.rows) for o in outcomes) / len(rows),
         correct=sum(correct) if len(correct) == len(outcomes) else None,
+        targets=np.concatenate(targets) if len(targets) == len(outcomes) else None,
+        ratings=_ratings_of(outcomes),
     )
+
+
+def _ratings_of(outcomes: list[BatchOutcome]) -> Ratings | None:
+    found = [o.ratings for o in outcomes if o.ratings is not None]
+    if not found or len(found) < len(outcomes):
+        return None
+    return Ratings(np.concatenate([r.confidence for r in found]), np.concatenate([r.margin for r in found]))
 
 
 @torch.no_grad()

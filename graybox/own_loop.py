@@ -192,8 +192,7 @@ class OwnLoop:
         return rows
 
     def _pass_over(self, session: Session, rows: Rows) -> EvaluationResult:
-        samples = session.stores.samples
-        left_out = np.ones(samples.splits[EVALUATED].count, dtype=bool)
+        left_out = np.ones(session.stores.samples.splits[EVALUATED].count, dtype=bool)
         left_out[rows] = False
         running = EvaluationPass(
             session.experiment,
@@ -201,7 +200,7 @@ class OwnLoop:
             left_out,
             batch_size=session.stream.batch_size,
             seed=session.seed,
-            record=lambda o: samples.record_batch(EVALUATED, o.rows, o.losses, o.predictions, session.age),
+            record=lambda outcome: session.record_samples(EVALUATED, outcome),
         )
         while running.advance():
             pass

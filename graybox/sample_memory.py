@@ -188,10 +188,10 @@ class SampleMemory(ABC):
         """Replace what the samples did by what `state_dict` answered. Raises Invalid for that of another data set;
         nothing is changed then. In a run, restoring a checkpoint is the way that its journal knows."""
         columns = state.get("columns")
-        if not isinstance(columns, Mapping) or set(columns) != set(STATE_COLUMNS):
+        if not isinstance(columns, Mapping) or not set(STATE_COLUMNS) <= set(columns):
             raise Invalid("this is no state of a DataSampleTrackingWrapper; pass what state_dict() answered")
         found = {name: _numbers(column, name) for name, column in columns.items()}
-        if state.get("fingerprint") != self.fingerprint() or any(c.shape != (len(self),) for c in found.values()):
+        if state.get("fingerprint") != self.fingerprint() or any(len(c) != len(self) for c in found.values()):
             count = len(found["loss"])
             raise Invalid(f"the state belongs to another data set, of {count:,} samples; this one has {len(self):,}")
         self._samples().replace(found)
@@ -201,9 +201,11 @@ class SampleMemory(ABC):
         if not isinstance(other, SampleMemory):
             return NotImplemented
         mine, theirs = self.columns, other.columns
-        return self.fingerprint() == other.fingerprint() and all(
-            np.array_equal(getattr(mine, name), getattr(theirs, name), equal_nan=name == "loss")
-            for name in STATE_COLUMNS
+        if self.fingerprint() != other.fingerprint():
+            return False
+        here, there = mine.state(), theirs.state()
+        return here.keys() == there.keys() and all(
+            np.array_equal(value, there[name], equal_nan=value.dtype.kind == "f") for name, value in here.items()
         )
 
     __hash__ = None  # type: ignore[assignment]  # what is equal changes with every batch

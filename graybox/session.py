@@ -105,8 +105,12 @@ class Session:
         self._hash: tuple[object, str] | None = None
         self._parameters: int | None = None
         check_data(experiment, stores)
+        self._without_labels: set[str] = set()
         for split, wrapper in experiment.datasets.items():
-            stores.samples.add_split(split, len(wrapper), wrapper.labels(), wrapper.fingerprint())
+            labels = wrapper.labels()
+            stores.samples.add_split(split, len(wrapper), labels, wrapper.fingerprint())
+            if labels is None:
+                self._without_labels.add(split)
             wrapper.keep_in(stores.samples, split)
         self.network = experiment.model
         self.built = self.structure()
@@ -161,12 +165,20 @@ class Session:
         return outcome
 
     def _record_step(self, outcome: BatchOutcome) -> None:
-        self.stores.samples.record_batch("train", outcome.rows, outcome.losses, outcome.predictions, self.age)
+        self.record_samples("train", outcome)
         values = {("train", "loss"): outcome.loss}
         if outcome.accuracy is not None:
             values["train", "accuracy"] = outcome.accuracy
         self._append_metrics(values)
         self._write_user_metrics()
+
+    def record_samples(self, split: str, outcome: BatchOutcome) -> None:
+        """Note what a batch did to its samples; and their labels, where the data set does not tell them beforehand."""
+        if split in self._without_labels and outcome.targets is not None:
+            self.stores.samples.learn_labels(split, outcome.rows, outcome.targets)
+        self.stores.samples.record_batch(
+            split, outcome.rows, outcome.losses, outcome.predictions, self.age, outcome.ratings
+        )
 
     def _append_metrics(self, values: dict[tuple[str, str], float], age: int | None = None) -> None:
         self.stores.metrics.append(
@@ -200,7 +212,7 @@ class Session:
                 self.stores.samples.splits["val"].discarded,
                 batch_size=self.stream.batch_size,
                 seed=self.seed,
-                record=lambda o: self.stores.samples.record_batch("val", o.rows, o.losses, o.predictions, self.age),
+                record=lambda outcome: self.record_samples("val", outcome),
             )
         if self.evaluation.advance():
             return

@@ -23,12 +23,15 @@ class StepResult:
 
     loss: a scalar to descend on. sample_losses: float32 [batch], NaN where the criterion tells only the whole.
     predictions: int64 [batch], or None for a problem without classes. classes: how many there are (0: none).
+    ratings: float [2, batch], or None: the probability given to the true class, and the true class's logit less the
+    largest of the others; NaN for a sample without a true class.
     """
 
     loss: torch.Tensor
     sample_losses: torch.Tensor
     predictions: torch.Tensor | None
     classes: int = 0
+    ratings: torch.Tensor | None = None
 
 
 class Task(Protocol):
@@ -118,11 +121,14 @@ class Classification(_PairTask):
             # Nobody could look before: the first samples failed to load.
             self.prepare(outputs)
         if self.criterion is None:
-            losses = F.nll_loss(self.log_probabilities(outputs), class_numbers(target, outputs), reduction="none")
+            known = self.log_probabilities(outputs)
+            losses = F.nll_loss(known, class_numbers(target, outputs), reduction="none")
             loss = losses.mean()
         else:
             loss, losses = _losses(self.criterion, self._per_sample, outputs, target)
-        return StepResult(loss, losses.detach().float(), outputs.detach().argmax(1), int(outputs.shape[1]))
+            known = self.log_probabilities(outputs.detach())
+        ratings = true_class_ratings(known.detach(), target)
+        return StepResult(loss, losses.detach().float(), outputs.detach().argmax(1), int(outputs.shape[1]), ratings)
 
     def state_dict(self) -> dict[str, Any]:
         return {"output_kind": self.output_kind}
@@ -176,6 +182,33 @@ def output_kind(outputs: torch.Tensor) -> str:
     if bool((values <= 0).all()) and bool((values.logsumexp(1).abs() < tolerance).all()):
         return "log_probabilities"
     return "logits"
+
+
+def true_class_ratings(log_probabilities: torch.Tensor, target: Any) -> torch.Tensor | None:
+    """[2, batch]: the probability of the true class, and its log-probability (as good as its logit: they differ by the
+    same number for all classes) less the largest of the others. log_probabilities: [batch, classes]. target: class
+    numbers [batch] or probabilities [batch, classes], whose largest counts; None for anything else. Never waits."""
+    classes = log_probabilities.shape[1]
+    true = wanted_classes(target, len(log_probabilities))
+    if true is None or classes < 2:
+        return None
+    known = (true >= 0) & (true < classes)
+    place = true.clamp(0, classes - 1).to(torch.int64)[:, None]
+    mine = log_probabilities.gather(1, place)
+    others = log_probabilities.scatter(1, place, -torch.inf).amax(1)
+    found = torch.stack((mine[:, 0].exp(), mine[:, 0] - others))
+    return torch.where(known, found, torch.nan)
+
+
+def wanted_classes(target: Any, batch: int) -> torch.Tensor | None:
+    """The right class per sample, [batch] of whole numbers, from class numbers or from probabilities [batch, classes];
+    None where the target is something else."""
+    if not isinstance(target, torch.Tensor):
+        return None
+    if target.dim() == 2 and target.is_floating_point():
+        target = target.argmax(1)
+    whole = not target.is_floating_point() and not target.is_complex()
+    return target if whole and target.shape == (batch,) else None
 
 
 def class_numbers(target: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:

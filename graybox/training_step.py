@@ -16,7 +16,8 @@ from graybox.errors import GrayboxError
 from graybox.experiment import Experiment
 from graybox.randomness import mix, purpose, seed_everything
 from graybox.sample_stream import SampleStream
-from graybox.task import StepResult
+from graybox.store.sample_columns import Ratings
+from graybox.task import StepResult, wanted_classes
 from graybox.tracking import TrackingMode, add_tracked_attrs_to_input_tensor
 
 
@@ -28,8 +29,9 @@ class NonFiniteLoss(GrayboxError):
 class BatchOutcome:
     """What a batch did, on the CPU.
 
-    rows: int64 [batch]. losses: float32 [batch], NaN where unknown. predictions: int64 [batch] or None.
-    loss: the scalar descended on. correct: how many predictions equal the target, None where there is none to compare.
+    rows: int64 [batch]. losses: float32 [batch], NaN where unknown. predictions: int64 [batch] or None. loss: the
+    scalar descended on. correct: how many predictions equal the target, None where there is none to compare. targets:
+    the right classes, int64 [batch] or None. ratings: of these classes, or None.
     """
 
     rows: np.ndarray
@@ -37,6 +39,8 @@ class BatchOutcome:
     predictions: np.ndarray | None
     loss: float
     correct: int | None
+    targets: np.ndarray | None = None
+    ratings: Ratings | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -143,28 +147,33 @@ def read_outcome(result: StepResult, target: Any, rows: np.ndarray) -> BatchOutc
     parts = [loss, result.sample_losses.double()]
     if result.predictions is not None:
         parts.append(result.predictions.double())
-        wanted = wanted_classes(target, result.predictions)
+        wanted = wanted_classes(target, len(result.predictions))
         if wanted is not None:
-            parts.append((result.predictions == wanted).sum().reshape(1).double())
+            parts.append(wanted.double())
+        if result.ratings is not None:
+            parts.append(result.ratings.double().flatten())
     # One transfer; float64 holds every class number exactly.
-    values = torch.cat(parts).cpu().numpy()
-    count = len(rows)
-    losses = values[1 : 1 + count].astype(np.float32)
+    taken = _Parts(torch.cat(parts).cpu().numpy())
+    whole, count = float(taken(1)[0]), len(rows)
+    losses = taken(count).astype(np.float32)
     if result.predictions is None:
-        return BatchOutcome(rows, losses, None, float(values[0]), None)
-    predictions = values[1 + count : 1 + 2 * count].astype(np.int64)
-    correct = None if wanted is None else int(values[-1])
-    return BatchOutcome(rows, losses, predictions, float(values[0]), correct)
+        return BatchOutcome(rows, losses, None, whole, None)
+    predictions = taken(count).astype(np.int64)
+    targets = None if wanted is None else taken(count).astype(np.int64)
+    correct = None if targets is None else int(np.count_nonzero(predictions == targets))
+    ratings = None if result.ratings is None else Ratings(*taken(2 * count).astype(np.float32).reshape(2, count))
+    return BatchOutcome(rows, losses, predictions, whole, correct, targets, ratings)
 
 
-def wanted_classes(target: Any, predictions: torch.Tensor) -> torch.Tensor | None:
-    """The right class per sample, int64 [batch], from class numbers or from probabilities [batch, classes]; None where
-    the target is something else."""
-    if not isinstance(target, torch.Tensor):
-        return None
-    if target.dim() == 2 and target.is_floating_point():
-        target = target.argmax(1)
-    return target if target.shape == predictions.shape else None
+class _Parts:
+    """An array, taken piece by piece."""
+
+    def __init__(self, values: np.ndarray) -> None:
+        self._left = values
+
+    def __call__(self, count: int) -> np.ndarray:
+        taken, self._left = self._left[:count], self._left[count:]
+        return taken
 
 
 def check_finite(outcome: BatchOutcome) -> None:

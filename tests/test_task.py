@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graybox.errors import Invalid
-from graybox.task import Classification, Regression, make_task, output_kind
+from graybox.task import Classification, Regression, make_task, output_kind, true_class_ratings
 
 LOGITS = torch.randn(6, 4, generator=torch.Generator().manual_seed(1))
 TARGET = torch.tensor([0, 3, 1, 1, 2, 0])
@@ -158,3 +158,28 @@ def test_tasks_by_name() -> None:
         make_task(own, nn.CrossEntropyLoss())
     with pytest.raises(Invalid, match="output_kind"):
         Classification(output_kind="softmax")
+
+
+@pytest.mark.parametrize("kind", sorted(ANSWERS))
+@pytest.mark.parametrize("criterion", [None, nn.CrossEntropyLoss(label_smoothing=0.1)])
+def test_the_true_class_is_rated_by_its_probability_and_its_margin(kind: str, criterion: Any) -> None:
+    task = Classification(criterion, output_kind=kind)
+    ratings = task.evaluate(ANSWERS[kind](LOGITS), TARGET).ratings
+    assert ratings is not None
+    for place, true in enumerate(TARGET.tolist()):
+        logits = LOGITS[place].tolist()
+        rest = [value for number, value in enumerate(logits) if number != true]
+        assert float(ratings[0, place]) == pytest.approx(float(LOGITS[place].softmax(0)[true]), rel=1e-5)
+        assert float(ratings[1, place]) == pytest.approx(logits[true] - max(rest), rel=1e-4, abs=1e-5)
+
+
+def test_what_has_no_true_class_is_not_rated() -> None:
+    known = LOGITS.log_softmax(1)
+    soft = F.one_hot(TARGET, 4).float()
+    assert torch.equal(true_class_ratings(known, soft), true_class_ratings(known, TARGET))  # type: ignore[arg-type]
+    unlabelled = torch.where(torch.arange(6) == 2, -100, TARGET)
+    ratings = true_class_ratings(known, unlabelled)
+    assert ratings is not None and ratings.isnan().all(0).tolist() == [False, False, True, False, False, False]
+    for target in (None, {"boxes": 1}, torch.zeros(6), torch.zeros(5, dtype=torch.long), torch.zeros(6, 2, 2)):
+        assert true_class_ratings(known, target) is None
+    assert true_class_ratings(known[:, :1], torch.zeros(6, dtype=torch.long)) is None

@@ -19,8 +19,8 @@ from graybox.errors import GrayboxError, Invalid
 from graybox.launch import launch
 from graybox.randomness import mix, permutation, purpose, seed_everything
 from graybox.sample_stream import SampleLoadError
-from graybox.task import StepResult
-from graybox.training_step import NonFiniteLoss, evaluation_mode, read_outcome, to_device, wanted_classes
+from graybox.task import StepResult, wanted_classes
+from graybox.training_step import NonFiniteLoss, evaluation_mode, read_outcome, to_device
 from tests.patience import PATIENCE
 from tests.small_experiments import Augmented, DropNet, Opened, toy_data, toy_experiment, weights, whole_state
 from tests.small_networks import differences
@@ -237,7 +237,7 @@ def test_targets_that_cannot_be_compared_count_no_correct_ones() -> None:
     predictions = torch.tensor([1, 2])
     result = StepResult(torch.tensor(0.5), torch.tensor([0.25, 0.75]), predictions, 3)
     for target in ({"boxes": 1}, torch.zeros(5), None):
-        assert wanted_classes(target, predictions) is None
+        assert wanted_classes(target, len(predictions)) is None
         outcome = read_outcome(result, target, np.array([4, 5]))
         assert (outcome.correct, outcome.accuracy, outcome.loss) == (None, None, 0.5)
         assert outcome.predictions is not None and outcome.predictions.tolist() == [1, 2]

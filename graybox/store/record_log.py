@@ -39,7 +39,8 @@ def _header(kind: bytes, version: int) -> bytes:
 
 
 def _check_header(path: Path, found: bytes, kind: bytes, version: int) -> bool:
-    """True for a whole header that fits, False for one cut short; StorageError for a file of another kind."""
+    """True for a whole header of this or an older version, False for one cut short; StorageError for a file of another
+    kind."""
     wanted = _header(kind, version)
     if len(found) < HEADER.size:
         if wanted.startswith(found):
@@ -50,8 +51,8 @@ def _check_header(path: Path, found: bytes, kind: bytes, version: int) -> bool:
         raise StorageError(f"{path} is not a Graybox log")
     if found_kind != kind:
         raise StorageError(f"{path} is a log of kind {found_kind!r}, not {kind!r}")
-    if found_version != version:
-        raise StorageError(f"{path} has format version {found_version}; this version of Graybox reads {version}")
+    if not 1 <= found_version <= version:
+        raise StorageError(f"{path} has format version {found_version}; this version of Graybox reads up to {version}")
     return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,17 +11,30 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graybox.errors import Invalid, NotFound
+from graybox.store.loss_history import WIDTH, losses_of
+from graybox.store.sample_notes import SampleNotes
+from graybox.store.sample_scores import DEVIATIONS, MEANS, RUNNING, Scores
 
 Rows = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
+_FLOAT = np.dtype("<f4")
 STATE_COLUMNS: dict[str, tuple[np.dtype[Any], Any]] = {
     "prediction": (np.dtype("<i8"), -1),
-    "loss": (np.dtype("<f4"), np.nan),
+    "loss": (_FLOAT, np.nan),
     "encounters": (np.dtype("<i8"), 0),
     "last_age": (np.dtype("<i8"), -1),
     "discarded": (np.dtype("?"), False),
+    **{name: (_FLOAT, np.nan if name in MEANS else 0) for name in RUNNING},
+    "confidence": (_FLOAT, np.nan),
+    "margin": (_FLOAT, np.nan),
+    "right": (np.dtype("?"), False),
+    "forgetting": (np.dtype("<i4"), 0),
+    "first_learnt": (np.dtype("<i8"), -1),
+    "history": (_FLOAT, np.nan),
 }
-"""Columns that training changes, with their types and what they hold before a sample was seen."""
+"""Columns that training changes, with their types and what they hold before a sample was seen. All are of shape
+[samples], but for history, [samples, loss_history.WIDTH]."""
 
 MAX_COUNT = 1 << 40
 _NAME = re.compile(r"[^/\\\x00-\x1f\x7f]{1,100}")
@@ -39,11 +52,21 @@ class SplitSummary:
     wrong: int
 
 
+@dataclass(frozen=True)
+class Ratings:
+    """What a classifier says of a batch's true classes, both float32 [n]: the probability that it gives to each, and
+    its logit less the largest of the others. NaN where a sample has no class."""
+
+    confidence: Floats
+    margin: Floats
+
+
 class SplitColumns:
     """One split's columns, each of shape [count]. All but label stay the same arrays as long as the split does.
 
     label: int64, -1 none. prediction: int64, -1 none yet. loss: float32, NaN not seen yet. encounters: int64.
-    last_age: int64, the age when it was seen last, -1 never. discarded: bool. Only the store changes them.
+    last_age: int64, the age when it was seen last, -1 never. discarded: bool. scores: see sample_scores.py. notes:
+    tags, corrected labels, logged signals, see sample_notes.py. Only the store changes them.
     """
 
     def __init__(self, name: str, count: int, fingerprint: str = "", labels: ArrayLike | None = None) -> None:
@@ -56,10 +79,12 @@ class SplitColumns:
         self.fingerprint = fingerprint
         self.label: NDArray[np.int64] = np.full(count, -1, dtype=np.int64)
         self.prediction: NDArray[np.int64] = np.full(count, -1, dtype=np.int64)
-        self.loss: NDArray[np.float32] = np.full(count, np.nan, dtype=np.float32)
+        self.loss: Floats = np.full(count, np.nan, dtype=np.float32)
         self.encounters: NDArray[np.int64] = np.zeros(count, dtype=np.int64)
         self.last_age: NDArray[np.int64] = np.full(count, -1, dtype=np.int64)
         self.discarded: NDArray[np.bool_] = np.zeros(count, dtype=bool)
+        self.scores = Scores(count)
+        self.notes = SampleNotes(count)
         if labels is not None:
             self.label[:] = self.checked_labels(labels)
 
@@ -88,13 +113,45 @@ class SplitColumns:
             raise NotFound(f"split {self.name!r} has no sample {strange}; it has samples 0 to {self.count - 1}")
         return found
 
-    def record(self, rows: Rows, losses: NDArray[np.float32], predictions: NDArray[np.int64] | None, age: int) -> None:
+    def truth(self, rows: Rows | slice = slice(None)) -> NDArray[np.int64]:
+        """The class that counts: the label, or what a person put in its place; int64, -1 none."""
+        labels, corrected = self.label[rows], self.notes.corrected
+        return labels if corrected is None else np.where(corrected[rows] >= 0, corrected[rows], labels)
+
+    def record(
+        self,
+        rows: Rows,
+        losses: Floats,
+        predictions: NDArray[np.int64] | None,
+        age: int,
+        ratings: Ratings | None = None,
+    ) -> None:
         """Note one batch; the arguments were checked. A row that comes twice counts twice, its last value wins."""
+        for part in _each_row_once(rows):
+            if part is None:
+                self._record(rows, losses, predictions, age, ratings)
+            else:
+                self._record(
+                    rows[part],
+                    losses[part],
+                    None if predictions is None else predictions[part],
+                    age,
+                    None if ratings is None else Ratings(ratings.confidence[part], ratings.margin[part]),
+                )
+
+    def _record(
+        self, rows: Rows, losses: Floats, predictions: NDArray[np.int64] | None, age: int, ratings: Ratings | None
+    ) -> None:
         self.loss[rows] = losses
+        right = None
         if predictions is not None:
             self.prediction[rows] = predictions
+            right = (predictions == self.truth(rows)) & (predictions >= 0)
         self.last_age[rows] = age
-        np.add.at(self.encounters, rows, 1)
+        encounters = self.encounters[rows]
+        confidence, margin = (None, None) if ratings is None else (ratings.confidence, ratings.margin)
+        self.scores.record(rows, encounters, losses, right, confidence, margin, age)
+        self.encounters[rows] = encounters + 1
 
     def discard(self, rows: Rows, value: bool) -> Rows:
         """Set the flag; the rows that changed, ascending."""
@@ -102,18 +159,35 @@ class SplitColumns:
         self.discarded[changed] = value
         return changed
 
+    def losses_of(self, row: int) -> tuple[NDArray[np.int64], Floats]:
+        """The losses of one sample that are still known: (numbers of its encounters from 0, int64 [m]; losses [m])."""
+        return losses_of(self.scores.history[row], int(self.encounters[row]))
+
+    def column(self, name: str) -> NDArray[Any]:
+        """One of STATE_COLUMNS or sample_scores.DEVIATIONS, to be read only; of shape [count] or, for history,
+        [count, WIDTH]."""
+        if name in RUNNING or name in DEVIATIONS:
+            return self.scores.read(name)
+        found: NDArray[Any] = getattr(self.scores if hasattr(self.scores, name) else self, name)
+        return found
+
     def state(self) -> dict[str, NDArray[Any]]:
-        """Copies of the columns that training changes."""
-        return {name: np.array(getattr(self, name)) for name in STATE_COLUMNS}
+        """Copies of the columns that training changes, and of what people noted."""
+        return {**{name: np.array(self.column(name)) for name in STATE_COLUMNS}, **self.notes.state()}
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
-        """Overwrite in place the columns that training changes; without them, all samples are as never seen."""
+        """Overwrite in place the columns that training changes; those that are left out become as never seen."""
         for name, (_, unseen) in STATE_COLUMNS.items():
-            getattr(self, name)[:] = state.get(name, unseen)
+            if name in RUNNING:
+                self.scores.load(name, state.get(name, unseen))
+            else:
+                self.column(name)[:] = state.get(name, unseen)
+        self.notes.set_state({name: value for name, value in state.items() if name not in STATE_COLUMNS})
 
     def summary(self) -> SplitSummary:
         loss = self.loss[np.isfinite(self.loss)]
-        wrong = (self.prediction != self.label) & (self.prediction >= 0) & (self.label >= 0)
+        truth = self.truth()
+        wrong = (self.prediction != truth) & (self.prediction >= 0) & (truth >= 0)
         return SplitSummary(
             samples=self.count,
             discarded=int(np.count_nonzero(self.discarded)),
@@ -121,3 +195,23 @@ class SplitColumns:
             mean_loss=float(loss.mean(dtype=np.float64)) if len(loss) else 0.0,
             wrong=int(np.count_nonzero(wrong)),
         )
+
+
+def shape_of(column: str, count: int) -> tuple[int, ...]:
+    """Of one of STATE_COLUMNS."""
+    return (count, WIDTH) if column == "history" else (count,)
+
+
+def _each_row_once(rows: Rows) -> Iterator[NDArray[np.int64] | None]:
+    """Indices into rows, such that within each part every row stands once and repetitions are in order; None where all
+    of them do."""
+    ordered = np.sort(rows)
+    if not (ordered[1:] == ordered[:-1]).any():
+        yield None
+        return
+    order = np.argsort(rows, kind="stable")
+    begins = np.flatnonzero(np.concatenate(([True], rows[order][1:] != rows[order][:-1])))
+    repetition = np.empty(len(rows), np.int64)
+    repetition[order] = np.arange(len(rows)) - np.repeat(begins, np.diff(np.append(begins, len(rows))))
+    for number in range(int(repetition.max()) + 1):
+        yield np.flatnonzero(repetition == number)

@@ -86,14 +86,15 @@ def _matching(columns: SplitColumns, criteria: SampleFilter) -> NDArray[np.int64
     if criteria.discarded is not None:
         mask &= columns.discarded == criteria.discarded
     if criteria.wrong is not None:
-        known = (columns.prediction >= 0) & (columns.label >= 0)
-        mask &= known & ((columns.prediction != columns.label) == criteria.wrong)
+        truth = columns.truth()
+        known = (columns.prediction >= 0) & (truth >= 0)
+        mask &= known & ((columns.prediction != truth) == criteria.wrong)
     if criteria.min_loss is not None:
         mask &= columns.loss >= _bound(criteria.min_loss)
     if criteria.max_loss is not None:
         mask &= columns.loss <= _bound(criteria.max_loss)
     if criteria.labels:
-        mask &= np.isin(columns.label, criteria.labels)
+        mask &= np.isin(columns.truth(), criteria.labels)
     if criteria.predictions:
         mask &= np.isin(columns.prediction, criteria.predictions)
     if criteria.id_contains:
@@ -125,6 +126,8 @@ def _order(
     key: NDArray[Any]
     if sort_by == "sample_id":
         key = np.concatenate(matches)
+    elif sort_by == "label":
+        key = np.concatenate([columns.truth(match) for columns, match in zip(splits, matches, strict=True)])
     elif sort_by == "origin":
         ranks = np.argsort(np.argsort([columns.name for columns in splits], kind="stable"), kind="stable")
         key = ranks[split]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -19,23 +17,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from graybox.errors import Invalid, NotFound, Refused, StorageError
-from graybox.store.record_log import HEADER, RecordLog, read_records
-from graybox.store.sample_columns import STATE_COLUMNS, Rows, SplitColumns, SplitSummary
-from graybox.store.sample_log import KIND, VERSION, apply_payload, batch_payload, discard_payload, split_payload
+from graybox.errors import Invalid, NotFound, Refused
+from graybox.store.record_log import RecordLog
+from graybox.store.sample_columns import Ratings, Rows, SplitColumns, SplitSummary
+from graybox.store.sample_log import (
+    batch_payload,
+    discard_payload,
+    learnt_payload,
+    split_payload,
+)
+from graybox.store.sample_log_files import SNAPSHOT_NAME, SampleLogFiles
+from graybox.store.sample_note_writer import NoteWriter
 from graybox.store.sample_query import SampleFilter, Selection, select
-from graybox.store.sample_snapshot import SplitImage, image_of, read_snapshot, write_snapshot
+from graybox.store.sample_snapshot import image_of, read_snapshot, write_snapshot
+from graybox.store.sample_state import checked_state, image_with
 
 __all__ = ["SampleFilter", "SampleStore", "Selection", "SplitColumns", "SplitSummary"]
 
 _log = logging.getLogger(__name__)
 
-SNAPSHOT_NAME = "samples.h5"
-_LOG_NAME = re.compile(r"samples-(\d+)\.log")
 _KEPT_SELECTIONS = 8
 
 
-class SampleStore:
+class SampleStore(NoteWriter):
     """The sample columns of one run. The owner writes, one thread at a time; readers look at the columns without a
     lock. `snapshot` and `sync` may run in another thread meanwhile."""
 
@@ -43,6 +47,7 @@ class SampleStore:
         """folder: the run's. Raises StorageError for a broken snapshot or a file that cannot be opened."""
         self.folder = Path(folder)
         self.read_only = read_only
+        self._files = SampleLogFiles(self.folder, read_only=read_only)
         self.discard_version = 0
         self._splits: list[SplitColumns] = []
         self._codes: dict[str, int] = {}
@@ -56,15 +61,13 @@ class SampleStore:
         if read_only:
             self.refresh()
             return
-        self._splits, first = read_snapshot(self.folder / SNAPSHOT_NAME)
-        for number in self._log_numbers():
-            if number < first:
-                self._log_path(number).unlink(missing_ok=True)
-        numbers = self._log_numbers() or [first]
+        self._splits, first = read_snapshot(self._files.snapshot)
+        self._files.drop_before(first)
+        numbers = self._files.numbers() or [first]
         for number in numbers[:-1]:
-            self._replay(number, self._splits)
+            self._files.replay(number, self._splits)
         self._number = numbers[-1]
-        self._writer = self._open_log(self._number, replay=True)
+        self._writer = self._files.open(self._number, self._splits)
         self._codes = {columns.name: code for code, columns in enumerate(self._splits)}
 
     @property
@@ -107,13 +110,19 @@ class SampleStore:
         return made
 
     def record_batch(
-        self, split: str, rows: ArrayLike, losses: ArrayLike, predictions: ArrayLike | None, age: int
+        self,
+        split: str,
+        rows: ArrayLike,
+        losses: ArrayLike,
+        predictions: ArrayLike | None,
+        age: int,
+        ratings: Ratings | None = None,
     ) -> None:
         """Note what one batch did: one vectorised write, one record in the log.
 
         rows: [n], one that comes twice counts twice and its last value wins. losses: [n], float32. predictions: [n], or
-        None to leave them. Raises NotFound for an unknown split or row, Invalid for other shapes, StorageError when the
-        disk refuses; nothing is changed then.
+        None to leave them. ratings: of the true classes, for the scores that need them. Raises NotFound for an
+        unknown split or row, Invalid for other shapes, StorageError when the disk refuses; nothing is changed then.
         """
         self._writable()
         code = self._code(split)
@@ -123,11 +132,27 @@ class SampleStore:
         prediction = None if predictions is None else np.ascontiguousarray(predictions, dtype=np.int64)
         if loss.shape != found.shape or (prediction is not None and prediction.shape != found.shape):
             raise Invalid(f"a batch of {len(found)} samples of {split!r} needs as many losses and predictions")
-        payload = batch_payload(code, found, loss, prediction, age)
+        if ratings is not None and (ratings.confidence.shape != found.shape or ratings.margin.shape != found.shape):
+            raise Invalid(f"a batch of {len(found)} samples of {split!r} needs as many confidences and margins")
+        payload = batch_payload(code, found, loss, prediction, age, ratings)
         with self._guard:
             self._writer.append(payload)
-            columns.record(found, loss, prediction, age)
+            columns.record(found, loss, prediction, age, ratings)
             self._version += 1
+
+    def learn_labels(self, split: str, rows: ArrayLike, labels: ArrayLike) -> None:
+        """Labels [n] of a data set that tells them only when its samples are loaded, -1 none. Raises as `record_batch`;
+        what is known already costs nothing."""
+        code, columns, found = self._about(split, rows)
+        wanted = np.ascontiguousarray(labels, dtype=np.int64)
+        if wanted.shape != found.shape:
+            raise Invalid(f"{len(found)} samples of {split!r} need as many labels")
+        new = columns.label[found] != wanted
+        if new.any():
+            with self._guard:
+                self._writer.append(learnt_payload(code, found[new], wanted[new]))
+                columns.label[found[new]] = wanted[new]
+                self._version += 1
 
     def set_discarded(self, split: str, rows: ArrayLike, value: bool) -> Rows:
         """Discard samples or take them back; the rows that changed, ascending. Durable after `sync`.
@@ -148,8 +173,8 @@ class SampleStore:
         return changed
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Copies of what training changed, for a checkpoint: "split/column" for prediction, loss, encounters, last_age
-        and discarded."""
+        """Copies of what training and people changed, for a checkpoint: "split/column" for STATE_COLUMNS, and what
+        `SampleNotes.state` answers."""
         with self._guard:
             return {
                 f"{columns.name}/{name}": column for columns in self._splits for name, column in columns.state().items()
@@ -162,13 +187,13 @@ class SampleStore:
         warning. Raises Invalid when shapes do not fit, StorageError when the disk refuses; nothing is changed then.
         """
         self._writable()
-        wanted = _checked_state(self._splits, state)
+        wanted = checked_state(self._splits, state)
         with self._snapshot_guard:
             number = self._number + 1
-            images = [_image_with(columns, wanted[columns.name]) for columns in self._splits]
+            images = [image_with(columns, wanted[columns.name]) for columns in self._splits]
             # On disk first: memory never shows what a restart would not. The owner is here, so nothing comes between.
             with self._next_log(number) as writer:
-                write_snapshot(self.folder / SNAPSHOT_NAME, images, number)
+                write_snapshot(self._files.snapshot, images, number)
                 with self._guard:
                     for columns in self._splits:
                         columns.set_state(wanted[columns.name])
@@ -177,13 +202,13 @@ class SampleStore:
                     self._version += 1
                     self._snapshot_version = self._version
             old.close()
-            self._drop_logs(number)
+            self._files.drop_before(number)
 
     def snapshot(self) -> bool:
         """Write samples.h5 and begin a new log; False where nothing changed since the last one, and after `close`.
 
-        Holds the owner only while the columns are copied. Raises StorageError when the disk refuses; the snapshot and
-        the logs from before are then still there.
+        What is written is worked out anew from the snapshot and the logs of before, so that the owner waits for
+        nothing. Raises StorageError when the disk refuses; the snapshot and the logs from before are then still there.
         """
         self._writable()
         with self._snapshot_guard:
@@ -191,16 +216,19 @@ class SampleStore:
                 return False
             number = self._number + 1
             with self._next_log(number) as writer, self._guard:
-                images = [image_of(columns) for columns in self._splits]
                 version = self._version
                 old = self._rotate(writer, number)
             try:
                 old.sync()
-                write_snapshot(self.folder / SNAPSHOT_NAME, images, number)
             finally:
                 old.close()
+            splits, first = read_snapshot(self._files.snapshot)
+            for earlier in self._files.numbers():
+                if first <= earlier < number:
+                    self._files.replay(earlier, splits)
+            write_snapshot(self._files.snapshot, [image_of(columns) for columns in splits], number)
             self._snapshot_version = version
-            self._drop_logs(number)
+            self._files.drop_before(number)
             return True
 
     def sync(self) -> None:
@@ -245,15 +273,15 @@ class SampleStore:
         if not self.read_only:
             return
         for _ in range(10):
-            signature = self._files()
+            signature = self._files.signature()
             if signature == self._signature:
                 return
-            splits, first = read_snapshot(self.folder / SNAPSHOT_NAME)
-            for number in self._log_numbers():
+            splits, first = read_snapshot(self._files.snapshot)
+            for number in self._files.numbers():
                 if number >= first:
-                    self._replay(number, splits)
+                    self._files.replay(number, splits)
             # A snapshot that came meanwhile may have taken a log away before it was read.
-            if [entry for entry in self._files() if entry[0] == SNAPSHOT_NAME] == [
+            if [entry for entry in self._files.signature() if entry[0] == SNAPSHOT_NAME] == [
                 entry for entry in signature if entry[0] == SNAPSHOT_NAME
             ]:
                 break
@@ -276,81 +304,17 @@ class SampleStore:
             raise NotFound(f"there is no split {split!r}; there are {', '.join(self._codes) or 'none yet'}")
         return code
 
-    def _log_path(self, number: int) -> Path:
-        return self.folder / f"samples-{number}.log"
-
-    def _log_numbers(self) -> list[int]:
-        try:
-            names = os.listdir(self.folder)
-        except OSError as error:
-            raise StorageError(f"cannot read the run folder {self.folder}: {error.strerror or error}") from error
-        return sorted(int(match[1]) for name in names if (match := _LOG_NAME.fullmatch(name)))
-
-    def _open_log(self, number: int, replay: bool = False) -> RecordLog:
-        def take(payload: bytes) -> None:
-            apply_payload(payload, self._splits)
-
-        return RecordLog(self._log_path(number), kind=KIND, version=VERSION, replay=take if replay else None)
-
-    def _replay(self, number: int, splits: list[SplitColumns]) -> None:
-        path, reached = self._log_path(number), HEADER.size
-        for end, payload in read_records(path, KIND, VERSION):
-            apply_payload(payload, splits)
-            reached = end
-        if not self.read_only and reached < path.stat().st_size:
-            _log.warning("%s is broken after byte %d; what followed there is lost", path, reached)
-
     @contextlib.contextmanager
     def _next_log(self, number: int) -> Iterator[RecordLog]:
         """A new log, made before the owner has to wait for anything; removed again when it was not taken."""
-        writer = self._open_log(number)
+        writer = self._files.open(number)
         try:
             yield writer
         finally:
             if self._writer is not writer:
                 writer.close()
-                self._log_path(number).unlink(missing_ok=True)
+                self._files.path(number).unlink(missing_ok=True)
 
     def _rotate(self, writer: RecordLog, number: int) -> RecordLog:
         old, self._writer, self._number = self._writer, writer, number
         return old
-
-    def _drop_logs(self, first: int) -> None:
-        for number in self._log_numbers():
-            if number < first:
-                self._log_path(number).unlink(missing_ok=True)
-
-    def _files(self) -> tuple[tuple[str, int, int], ...]:
-        found: list[tuple[str, int, int]] = []
-        for name in sorted(os.listdir(self.folder)):
-            if name == SNAPSHOT_NAME or _LOG_NAME.fullmatch(name):
-                with contextlib.suppress(FileNotFoundError):
-                    status = os.stat(self.folder / name)
-                    found.append((name, status.st_ino, status.st_size))
-        return tuple(found)
-
-
-def _image_with(columns: SplitColumns, state: Mapping[str, NDArray[Any]]) -> SplitImage:
-    whole = {
-        name: state.get(name, np.full(columns.count, unseen, dtype=kind))
-        for name, (kind, unseen) in STATE_COLUMNS.items()
-    }
-    return SplitImage(columns.name, columns.count, columns.fingerprint, {"label": columns.label, **whole})
-
-
-def _checked_state(splits: list[SplitColumns], state: Mapping[str, ArrayLike]) -> dict[str, dict[str, NDArray[Any]]]:
-    """The state by split and column, in the columns' own types."""
-    wanted: dict[str, dict[str, NDArray[Any]]] = {columns.name: {} for columns in splits}
-    counts = {columns.name: columns.count for columns in splits}
-    for key, value in state.items():
-        name, _, column = key.rpartition("/")
-        if column not in STATE_COLUMNS:
-            raise Invalid(f"{key!r} is no sample column; a key is split/column, of {', '.join(STATE_COLUMNS)}")
-        if name not in counts:
-            _log.warning("left out %s: there is no split %s any more", key, name)
-            continue
-        array = np.asarray(value)
-        if array.shape != (counts[name],):
-            raise Invalid(f"{key!r} has shape {list(array.shape)}, but the split has {counts[name]} samples")
-        wanted[name][column] = array.astype(STATE_COLUMNS[column][0])
-    return wanted

@@ -128,8 +128,11 @@ def test_misuse_is_named(tmp_path: Path) -> None:
         log.append(b"two")
     with pytest.raises(StorageError, match="kind b'TEST', not b'OTHE'"):
         RecordLog(path, kind=b"OTHE", version=1)
-    with pytest.raises(StorageError, match="format version 1; this version of Graybox reads 2"):
-        RecordLog(path, kind=KIND, version=2)
+    RecordLog(path, kind=KIND, version=2).close()  # of an older version
+    newer = tmp_path / "newer.log"
+    RecordLog(newer, kind=KIND, version=2).close()
+    with pytest.raises(StorageError, match="format version 2; this version of Graybox reads up to 1"):
+        RecordLog(newer, kind=KIND, version=1)
     with pytest.raises(Invalid, match="4 bytes"):
         RecordLog(path, kind=b"LONGER", version=1)
     with pytest.raises(StorageError, match="cannot open the log"):

@@ -382,7 +382,7 @@ def test_bad_batches_change_nothing(tmp_path: Path) -> None:
         with pytest.raises(Invalid, match="as many losses and predictions"):
             store.record_batch("train", [0, 1], values, predictions, 1)
     check(store, oracle.splits)
-    assert len(list(read_records(tmp_path / "samples-0.log", b"SAMP", 1))) == 2
+    assert len(list(read_records(tmp_path / "samples-0.log", b"SAMP", 2))) == 2
     store.close()
     with pytest.raises(StorageError, match="closed"):
         store.record_batch("train", [0], [0.5], None, 1)
