@@ -11,6 +11,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from graybox.neuron_ops import NeuronEdit
 
 if TYPE_CHECKING:
@@ -72,14 +75,59 @@ class Undo(Command):
 
 
 @dataclass(frozen=True)
-class DiscardSamples(Command):
-    """Leave samples out of training from the next batch on, or (discarded=False) take them back.
+class SampleEdit(Command):
+    """Base of what is done to samples.
 
-    samples: (split, sample id) pairs.
+    samples: (split, sample id) pairs. rows: further samples by split, int64 [n] each, as a query found them.
     """
 
-    samples: tuple[tuple[str, str], ...]
+    samples: tuple[tuple[str, str], ...] = ()
+    rows: Mapping[str, NDArray[np.int64]] = field(default_factory=dict, kw_only=True)
+
+
+@dataclass(frozen=True)
+class DiscardSamples(SampleEdit):
+    """Leave samples out of training from the next batch on, or (discarded=False) take them back."""
+
     discarded: bool = True
+
+
+@dataclass(frozen=True)
+class TagSamples(SampleEdit):
+    """Give samples a tag, or (value=False) take it from them."""
+
+    tag: str = ""
+    value: bool = True
+
+
+@dataclass(frozen=True)
+class CorrectLabels(SampleEdit):
+    """From the next batch on samples count as of this class; None: as of the one that the data set says."""
+
+    label: int | None = None
+
+
+@dataclass(frozen=True)
+class CopyColumn(Command):
+    """Keep what a column (or "tag:NAME") holds now, of all splits, under another name; empty: one is made up."""
+
+    source: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class DeleteColumn(Command):
+    """Forget a column that was copied or logged."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class RecordQuery(Command):
+    """Note in the journal that somebody asked a query of the samples, which found so many."""
+
+    query: str
+    matches: int
 
 
 @dataclass(frozen=True)
@@ -131,7 +179,7 @@ class ReadActivations(Command):
 @dataclass(frozen=True)
 class ReadSample(Command):
     """One item of a data set that offers no other way to its picture: loading it may draw random numbers, which are
-    the owner's. The outcome's value is the item's data (a tensor, an array or a PIL image)."""
+    the owner's. The outcome's value is the item as the data set answers it, data and target."""
 
     split: str
     sample_id: str
@@ -147,7 +195,7 @@ class Outcome:
     """The journal entry it made; 0: none."""
     value: Any = None
     """What a read answers; the plan's text for EditNeurons, a PlanSummary for its dry run; the new branch (or None) for
-    RestoreCheckpoint; the number of samples that changed for DiscardSamples; the record for SaveCheckpoint."""
+    RestoreCheckpoint; the number of samples that changed for an edit of samples; the record for SaveCheckpoint."""
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

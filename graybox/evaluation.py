@@ -86,7 +86,7 @@ class EvaluationPass:
                 loaded.trace,
             )
         rows, data = loaded
-        inputs, target = split_batch(self.experiment, data, rows)
+        inputs, target = split_batch(self.experiment, data, rows, self.split)
         model = self.experiment.model
         model.set_tracking_mode(TrackingMode.EVAL)
         model.ledger.hold()

@@ -10,9 +10,9 @@ import torch
 from graybox.calling import called
 from graybox.data_samples_with_ops import CollateWithRows, LoadFailure, SeededDataset, Token, sample_seed
 from graybox.errors import NotFound, Refused
-from graybox.interventions import row_of
 from graybox.model_with_ops import NetworkWithOps
 from graybox.randomness import seeded
+from graybox.sample_interventions import row_of
 from graybox.session import Session
 from graybox.tracking import TrackingMode
 from graybox.training_step import evaluation_mode, split_batch
@@ -58,14 +58,14 @@ def read_activations(session: Session, layer: str, split: str, sample_id: str) -
 
 
 def read_sample(session: Session, split: str, sample_id: str) -> Any:
-    """The data of one item. Raises NotFound for an unknown one, Refused when it cannot be loaded."""
+    """One item as its data set answers it. Raises NotFound for an unknown one, Refused when it cannot be loaded."""
     row = checked_row(session, split, sample_id)
     with seeded(session.seed):
         dataset = SeededDataset(session.experiment.datasets[split].dataset)
         _, item = dataset.__getitems__([Token(row, sample_seed(session.seed, 0, row))])[0]
     if isinstance(item, LoadFailure):
         raise Refused(f"sample {sample_id} of {split} failed to load: {item.reason}")
-    return item[0] if isinstance(item, (tuple, list)) else item
+    return item
 
 
 def checked_row(session: Session, split: str, sample_id: str) -> int:

@@ -7,54 +7,32 @@ comes out is a kind and JSON arguments; performing those is a function of the se
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from graybox.checkpoint import CheckpointKeeper, restore_all, restore_weights
 from graybox.commands import (
     Command,
-    DiscardSamples,
+    CopyColumn,
+    DeleteColumn,
     EditNeurons,
     Pause,
+    RecordQuery,
     RestoreCheckpoint,
     Resume,
+    SampleEdit,
     SetHyperParameters,
     SetPlotNote,
     Undo,
 )
 from graybox.errors import Invalid, NotFound, Refused
 from graybox.hyper_parameters import SETTINGS, apply_changes, check_changes
+from graybox.intervention import Intervention, Performed
 from graybox.neuron_interventions import apply_edit, resolve_edit, undo_edit
+from graybox.sample_interventions import SampleInterventions
 from graybox.session import Session
 from graybox.store.undo_order import UNDO, next_to_undo
-from graybox.taken_back import recorded_or_taken_back
 
-MAX_INLINE = 1_000
-"""More rows than this go into a blob beside the journal."""
 MAX_NOTE_LENGTH = 2_000
-
-
-@dataclass(frozen=True)
-class Intervention:
-    """A resolved command: plain JSON, ready for the journal."""
-
-    kind: str
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Performed:
-    """What an intervention did: a line for people, what undoes it, what the command answers, and what it decided
-    itself and replay must know. take_back: puts everything back at once, where the journal does not take the entry;
-    None where that cannot be done."""
-
-    summary: str
-    undo: dict[str, Any] = field(default_factory=dict)
-    value: Any = None
-    decided: dict[str, Any] = field(default_factory=dict)
-    take_back: Callable[[], object] | None = None
 
 
 class Interventions:
@@ -63,14 +41,14 @@ class Interventions:
     def __init__(self, session: Session, keeper: CheckpointKeeper) -> None:
         self.session = session
         self.keeper = keeper
+        self.samples = SampleInterventions(session)
         self._perform: dict[str, Callable[[Mapping[str, Any], int], Performed]] = {
             "pause": self._pause,
             "resume": self._resume,
             "step_failed": self._step_failed,
             "hp_change": self._hp_change,
             "neuron_edit": self._neuron_edit,
-            "sample_discard": lambda arguments, _: self._mark_samples(arguments, True),
-            "sample_restore": lambda arguments, _: self._mark_samples(arguments, False),
+            **self.samples.perform,
             "checkpoint_restore": self._checkpoint_restore,
             "plot_note": self._plot_note,
             UNDO: self._undo,
@@ -91,8 +69,8 @@ class Interventions:
                 return Intervention("neuron_edit", resolve_edit(self.session, command))
             case Undo():
                 return Intervention(UNDO, {"sequence": self._resolve_undo(command.sequence)})
-            case DiscardSamples():
-                return self._resolve_samples(command)
+            case SampleEdit() | CopyColumn() | DeleteColumn() | RecordQuery():
+                return self.samples.resolve(command)
             case RestoreCheckpoint():
                 record, weights_only = self.session.stores.checkpoints.resolve(command.reference)
                 # A broken or foreign one is refused before anything changes.
@@ -101,27 +79,6 @@ class Interventions:
             case SetPlotNote():
                 return self._resolve_note(command)
         raise Invalid(f"unknown command {type(command).__name__}")
-
-    def _resolve_samples(self, command: DiscardSamples) -> Intervention:
-        samples = self.session.stores.samples
-        rows: dict[str, list[int]] = {}
-        if not command.samples:
-            raise Invalid("no sample was named")
-        for split, sample_id in command.samples:
-            if split not in samples.splits:
-                raise NotFound(f"no split {split!r}; there are {', '.join(samples.splits)}")
-            rows.setdefault(split, []).append(row_of(split, sample_id, samples.splits[split].count))
-        unique = {split: sorted(set(found)) for split, found in rows.items()}
-        if command.discarded and "train" in unique:
-            left = ~samples.splits["train"].discarded
-            left[unique["train"]] = False
-            if not left.any():
-                raise Refused("this would leave no training sample; keep at least one")
-        kind = "sample_discard" if command.discarded else "sample_restore"
-        if sum(map(len, unique.values())) <= MAX_INLINE:
-            return Intervention(kind, {"rows": unique})
-        blob = self.session.stores.blobs.put({s: np.asarray(found, dtype=np.int64) for s, found in unique.items()})
-        return Intervention(kind, {"rows_blob": blob})
 
     def _resolve_note(self, command: SetPlotNote) -> Intervention:
         if len(command.note) > MAX_NOTE_LENGTH:
@@ -207,43 +164,8 @@ class Interventions:
         elif entry.kind == "hp_change":
             apply_changes(session, dict(entry.undo["changes"]))
         else:
-            for split, rows in self._rows(entry.undo).items():
-                discarded = entry.kind == "sample_restore"
-                session.stores.samples.set_discarded(split, np.asarray(rows, dtype=np.int64), discarded)
+            self.samples.undo(entry)
         return Performed(f"Undid: {entry.summary}", value=entry.sequence)
-
-    def _mark_samples(self, arguments: Mapping[str, Any], discarded: bool) -> Performed:
-        samples = self.session.stores.samples
-        # A pass that has begun takes the samples of before, the one that replay makes those of after.
-        self.session.abandon_evaluation()
-        changed = {
-            split: samples.set_discarded(split, np.asarray(rows, dtype=np.int64), discarded)
-            for split, rows in self._rows(arguments).items()
-        }
-        count = sum(len(rows) for rows in changed.values())
-        verb = "Discarded" if discarded else "Restored"
-        already = "discarded" if discarded else "in use"
-        where = ", ".join(f"{len(rows):,} of {split}" for split, rows in changed.items() if len(rows))
-        some = "sample" if count == 1 else "samples"
-        summary = f"{verb} {count:,} {some} ({where})" if count else f"Nothing changed: already {already}"
-
-        def take_back() -> None:
-            for split, rows in changed.items():
-                samples.set_discarded(split, rows, not discarded)
-
-        undo = recorded_or_taken_back(lambda: self._kept_rows(changed, count), take_back)
-        return Performed(summary, undo=undo, value=count, take_back=take_back)
-
-    def _kept_rows(self, changed: Mapping[str, np.ndarray], count: int) -> dict[str, Any]:
-        """Rows as an entry of the journal holds them: in the line, or as a blob beside it."""
-        if count > MAX_INLINE:
-            return {"rows_blob": self.session.stores.blobs.put(changed)}
-        return {"rows": {split: rows.tolist() for split, rows in changed.items()}}
-
-    def _rows(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        if "rows_blob" in arguments:
-            return dict(self.session.stores.blobs.get(arguments["rows_blob"]))
-        return dict(arguments["rows"])
 
     def _checkpoint_restore(self, arguments: Mapping[str, Any], _: int) -> Performed:
         session = self.session
@@ -279,13 +201,6 @@ class Interventions:
         )
         where = f"{values['split']}/{values['metric']} at age {values['age']:,}"
         return Performed(f"Noted at {where}" if values["note"] else f"Removed the note at {where}")
-
-
-def row_of(split: str, sample_id: str, count: int) -> int:
-    """The row that a sample's id names. Raises NotFound."""
-    if sample_id.isascii() and sample_id.isdigit() and len(sample_id) <= 18 and int(sample_id) < count:
-        return int(sample_id)
-    raise NotFound(f"no sample {sample_id!r:.60} in split {split!r}; ids run from 0 to {count - 1}")
 
 
 def _show(value: object) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from graybox.checkpoint import CheckpointKeeper, restore_all
 from graybox.commands import Command, Resume
 from graybox.errors import NotFound, Refused
-from graybox.interventions import Intervention, Interventions
+from graybox.intervention import Intervention
+from graybox.interventions import Interventions
 from graybox.session import Session
 from graybox.store.journal import JournalEntry
 

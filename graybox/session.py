@@ -23,6 +23,7 @@ from graybox.store.flusher import Flusher
 from graybox.store.journal import Journal
 from graybox.store.metrics import MetricStore
 from graybox.store.runs import RunFolder, now_ms
+from graybox.store.sample_columns import SplitColumns
 from graybox.store.samples import SampleStore
 from graybox.surgery import Surgeon
 from graybox.tracking import RecordSettings
@@ -278,10 +279,19 @@ class Session:
                 "seed": self.seed,
             },
             "data": {
-                split: [wrapper.fingerprint(), np.flatnonzero(samples.splits[split].discarded).tolist()]
+                split: [wrapper.fingerprint(), *_data_state(samples.splits[split])]
                 for split, wrapper in self.experiment.datasets.items()
             },
         }
+
+
+def _data_state(columns: SplitColumns) -> list[Any]:
+    """Which samples are left out and, where there are any, which labels were corrected."""
+    found: list[Any] = [np.flatnonzero(columns.discarded).tolist()]
+    if columns.notes.corrected is not None:
+        rows = np.flatnonzero(columns.notes.corrected >= 0)
+        found.append([rows.tolist(), columns.notes.corrected[rows].tolist()])
+    return found
 
 
 def record_settings(experiment: Experiment) -> RecordSettings:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -147,13 +147,23 @@ class Snapshots(Protocol):
         ...
 
 
-class Images(Protocol):
-    """Pictures of samples, before augmentation. Callable from any thread."""
+class SamplePicture(NamedTuple):
+    """A sample's picture, encoded. mask: its classes in colours, as PNG (RGBA) of the same size; empty where its target
+    says none. note: how the picture was made of the data, for people, where something had to be guessed."""
 
-    def image(self, split: str, sample_id: str, width: int, height: int) -> tuple[bytes, str]:
-        """(bytes, media type) of one sample, shrunk to fit width x height pixels (0: as large as it is), JPEG for
-        sizes up to 128, PNG above. Raises NotFound for an unknown sample, Refused where the sample has no
-        picture or cannot be loaded."""
+    image: bytes
+    media_type: str
+    mask: bytes = b""
+    note: str = ""
+
+
+class Images(Protocol):
+    """Pictures of samples, before augmentation where the data set keeps them so. Callable from any thread."""
+
+    def image(self, split: str, sample_id: str, width: int, height: int, *, overlay: bool = False) -> SamplePicture:
+        """One sample, shrunk to fit width x height pixels (0: as large as it is), JPEG for sizes up to 128, PNG above.
+        overlay: with the classes of its pixels, half-transparent, and the boxes of its target drawn over it.
+        Raises NotFound for an unknown sample, Refused where the sample has no picture or cannot be loaded."""
         ...
 
     def key(self, split: str, sample_id: str) -> str:

@@ -24,7 +24,8 @@ from graybox.errors import GrayboxError, Invalid, Refused, StorageError
 from graybox.failures import describe_error
 from graybox.hyper_parameters import describe_all
 from graybox.inspection import read_activations, read_sample, read_weights
-from graybox.interventions import Intervention, Interventions, Performed
+from graybox.intervention import Intervention, Performed
+from graybox.interventions import Interventions
 from graybox.neuron_interventions import dry_run
 from graybox.neuron_window import NeuronWindow
 from graybox.recovery import Recovery, begin_recovery

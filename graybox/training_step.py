@@ -118,13 +118,33 @@ class TrainingStep:
             module._buffers[name] = buffer  # forward may have put another tensor in its place
 
 
-def split_batch(experiment: Experiment, data: Any, rows: torch.Tensor) -> tuple[Any, Any]:
-    """(input, target) of a collated batch on the experiment's device; input tensors say which samples they are."""
+def split_batch(experiment: Experiment, data: Any, rows: torch.Tensor, split: str = "train") -> tuple[Any, Any]:
+    """(input, target) of a collated batch on the experiment's device; input tensors say which samples they are. Labels
+    that a person corrected stand in the place of the data set's."""
     inputs, target = experiment.task.split_batch(data)
+    corrected = experiment.datasets[split].columns.notes.corrected
+    if corrected is not None:
+        target = with_corrections(target, corrected[rows.numpy()])
     inputs, target = to_device(inputs, experiment.device), to_device(target, experiment.device)
     if isinstance(inputs, torch.Tensor):
         add_tracked_attrs_to_input_tensor(inputs, in_id_batch=rows, label_batch=target)
     return inputs, target
+
+
+def with_corrections(target: Any, corrected: np.ndarray) -> Any:
+    """A target of class numbers [batch], or of probabilities [batch, classes], with other classes in the place of some.
+
+    corrected: int64 [batch], -1 where the target stays. A target of any other kind stays as it is."""
+    if not isinstance(target, torch.Tensor) or not (corrected >= 0).any():
+        return target
+    labels = torch.from_numpy(corrected).to(target.device)
+    known = labels >= 0
+    if target.dim() == 1 and not target.is_floating_point():
+        return torch.where(known, labels.to(target.dtype), target)
+    if target.dim() == 2 and target.is_floating_point() and int(labels.max()) < target.shape[1]:
+        certain = torch.nn.functional.one_hot(labels.clamp(min=0), target.shape[1]).to(target.dtype)
+        return torch.where(known[:, None], certain, target)
+    return target
 
 
 def to_device(value: Any, device: torch.device) -> Any:

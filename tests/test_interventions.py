@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from graybox import interventions as module
+from graybox import sample_interventions as module
 from graybox.checkpoint import CheckpointKeeper
 from graybox.commands import (
     Command,
@@ -24,8 +24,10 @@ from graybox.commands import (
     SetPlotNote,
 )
 from graybox.errors import Invalid, NotFound, Refused
-from graybox.interventions import Intervention, Interventions, row_of
+from graybox.intervention import Intervention
+from graybox.interventions import Interventions
 from graybox.neuron_ops import Freeze, Reinitialize
+from graybox.sample_interventions import row_of
 from tests.patience import PATIENCE
 from tests.small_experiments import Opened, toy_experiment, whole_state
 from tests.small_networks import differences

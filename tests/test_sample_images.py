@@ -22,7 +22,8 @@ from graybox.commands import Command, Outcome, ReadSample
 from graybox.errors import NotFound, Refused
 from graybox.inspection import read_activations, read_sample, read_weights
 from graybox.launch import Training, launch
-from graybox.sample_images import SampleImages, encode, normalisation, shrunk, to_picture
+from graybox.sample_images import SampleImages, encode, shrunk
+from graybox.snapshot import SamplePicture
 from tests.small_experiments import Augmented, DropNet, toy_experiment, whole_state
 from tests.small_networks import differences, random_state
 
@@ -39,7 +40,10 @@ class Direct:
         self.asked.append(command)
         future: Future[Outcome] = Future()
         if self.answers and isinstance(command, ReadSample):
-            future.set_result(Outcome("", value=self.dataset[int(command.sample_id)][0]))
+            try:
+                future.set_result(Outcome("", value=self.dataset[int(command.sample_id)]))
+            except Exception as error:
+                future.set_exception(Refused(f"sample {command.sample_id} failed to load: {error}"))
         return future
 
 
@@ -48,8 +52,8 @@ def images_of(dataset: Any, answers: bool = True) -> tuple[SampleImages, Direct]
     return SampleImages(toy_experiment(train_dataset=dataset), way), way
 
 
-def decoded(answer: tuple[bytes, str]) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(answer[0])))
+def decoded(answer: SamplePicture) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(answer.image)))
 
 
 @pytest.fixture
@@ -81,7 +85,8 @@ def test_an_image_folders_original_without_augmentation(folder: Path) -> None:
 
 def test_thumbnails_fit_and_are_small(folder: Path) -> None:
     images, _ = images_of(datasets.ImageFolder(str(folder)))
-    data, kind = images.image("train", "0", 32, 32)
+    data, kind, mask, note = images.image("train", "0", 32, 32)
+    assert (mask, note) == (b"", "")
     assert (kind, Image.open(io.BytesIO(data)).size) == ("image/jpeg", (32, 21))
     assert Image.open(io.BytesIO(images.image("train", "0", 200, 200)[0])).size == (60, 40)  # never enlarged
     assert shrunk(Image.new("L", (1000, 2)), 10, 10).size == (10, 1)
@@ -131,41 +136,6 @@ def test_stored_arrays_are_shown_as_they_are_stored() -> None:
     np.testing.assert_array_equal(decoded(images_of(scaled)[0].image("train", "0", 0, 0)), colour[0])
 
 
-@pytest.mark.parametrize(
-    ("raw", "size", "mode"),
-    [
-        (torch.rand(1, 4, 5), (5, 4), "L"), (torch.rand(4, 5), (5, 4), "L"), (torch.rand(3, 4, 5), (5, 4), "RGB"),
-        (torch.rand(4, 6, 5), (5, 6), "RGBA"), (np.zeros((6, 5, 3)), (5, 6), "RGB"), (np.zeros((6, 5, 1)), (5, 6), "L"),
-        (np.zeros((6, 5, 4), np.uint8), (5, 6), "RGBA"), (torch.rand(2, 4, 5), (5, 4), "L"),
-        (torch.rand(7, 4, 5), (5, 4), "L"), (torch.rand(3, 4, 5).bfloat16(), (5, 4), "RGB"),
-        (torch.rand(3, 4, 5).half(), (5, 4), "RGB"), (torch.zeros(4, 5, dtype=torch.bool), (5, 4), "L"),
-        (torch.full((1, 3, 3), float("nan")), (3, 3), "L"), (torch.randint(-5, 900, (1, 3, 3)), (3, 3), "L"),
-        (Image.new("1", (5, 4)), (5, 4), "RGB"), (Image.new("LA", (5, 4)), (5, 4), "RGBA"),
-        (Image.new("CMYK", (5, 4)), (5, 4), "RGB"), (torch.rand(3, 4, 5, requires_grad=True), (5, 4), "RGB"),
-    ],
-)  # fmt: skip
-def test_everything_that_looks_like_a_picture(raw: Any, size: tuple[int, int], mode: str) -> None:
-    picture = to_picture(raw, None)
-    assert (picture.size, picture.mode) == (size, mode)
-    encode(picture, thumbnail=True)
-
-
-def test_a_palette_with_transparency_keeps_it() -> None:
-    image = Image.new("P", (4, 4))
-    image.info["transparency"] = b"\x00\xff"
-    assert to_picture(image, None).mode == "RGBA"
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [torch.rand(16), torch.rand(2, 3, 4, 5), torch.zeros(0, 4), "text", {"image": 1}, None, 5,
-     np.array([["a", "b"]]), torch.zeros(4, 5, dtype=torch.complex64)],
-)  # fmt: skip
-def test_what_is_no_picture_is_refused(raw: Any) -> None:
-    with pytest.raises(Refused, match="has no picture"):
-        to_picture(raw, None)
-
-
 def test_unknown_and_unreadable_samples_are_named(folder: Path) -> None:
     images, _ = images_of(datasets.ImageFolder(str(folder)))
     (folder / "cat" / "b.png").write_bytes(b"broken")
@@ -184,18 +154,18 @@ def test_unknown_and_unreadable_samples_are_named(folder: Path) -> None:
 
 def test_the_cache_is_bounded_and_forgets_the_oldest(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images, _ = images_of(datasets.ImageFolder(str(folder)))
-    sizes = [len(images.image("train", str(row), 0, 0)[0]) for row in range(3)]
+    sizes = [len(images.image("train", str(row), 0, 0).image) for row in range(3)]
     monkeypatch.setattr(sample_images, "CACHE_BYTES", sizes[0] + sizes[1])
     fresh, _ = images_of(datasets.ImageFolder(str(folder)))
     first = fresh.image("train", "0", 0, 0)
     fresh.image("train", "1", 0, 0)
     assert fresh.image("train", "0", 0, 0) is first
     fresh.image("train", "2", 0, 0)
-    assert fresh._cached_bytes == sum(len(data) for data, _ in fresh._cache.values()) <= sizes[0] + sizes[1]
-    assert [row for _, row, _, _ in fresh._cache] != [0, 1]
+    assert fresh._cache.bytes <= sizes[0] + sizes[1]
+    assert [wanted.row for wanted in fresh._cache.held()] == ([0, 2] if sizes[2] <= sizes[1] else [2])
     monkeypatch.setattr(sample_images, "CACHE_BYTES", 10)
     tiny, _ = images_of(datasets.ImageFolder(str(folder)))
-    assert tiny.image("train", "0", 0, 0)[0] and not tiny._cache and tiny._cached_bytes == 0
+    assert tiny.image("train", "0", 0, 0).image and not tiny._cache.held() and tiny._cache.bytes == 0
 
 
 def test_a_busy_trainer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,16 +173,6 @@ def test_a_busy_trainer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     images, _ = images_of(Augmented(5), answers=False)
     with pytest.raises(Refused, match="sample 2 of train could not be read in time: the trainer is busy"):
         images.image("train", "2", 0, 0)
-
-
-def test_normalisation_is_found_where_there_is_one() -> None:
-    assert normalisation(Augmented(3)) is None
-    alone = Augmented(3)
-    alone.transform = transforms.Normalize([0.5], [0.25])  # type: ignore[attr-defined]
-    found = normalisation(alone)
-    assert found is not None and (found[0].tolist(), found[1].tolist()) == ([0.5], [0.25])
-    alone.transform = lambda image: image  # type: ignore[attr-defined]
-    assert normalisation(alone) is None
 
 
 @pytest.fixture
@@ -259,7 +219,7 @@ def test_reading_from_the_model_leaves_no_trace(training: Training) -> None:
     before, drawn = whole_state(session), random_state()
     found = read_activations(session, "conv", "train", "3")
     assert found.shape == (4, 2, 2) and found.dtype == np.float32
-    sample = read_sample(session, "train", "3")
+    sample, _ = read_sample(session, "train", "3")
     with torch.no_grad():
         np.testing.assert_allclose(found, torch.nn.Conv2d.forward(model.conv, sample[None])[0].numpy(), rtol=1e-6)
     weights = read_weights(model, "0", "weight")

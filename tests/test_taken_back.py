@@ -13,7 +13,6 @@ import pytest
 
 from graybox.commands import Command, DiscardSamples, EditNeurons, Pause, Resume, SetHyperParameters
 from graybox.errors import StorageError
-from graybox.interventions import MAX_INLINE
 from graybox.launch import Training, launch
 from graybox.neuron_ops import (
     AddNeurons,
@@ -25,6 +24,7 @@ from graybox.neuron_ops import (
     SetLearningRate,
     SortByStat,
 )
+from graybox.sample_interventions import MAX_INLINE
 from graybox.snapshot import TrainerState
 from graybox.store.journal import Journal
 from graybox.taken_back import NotRecorded, recorded_or_taken_back

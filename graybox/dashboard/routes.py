@@ -64,15 +64,17 @@ def register(server: FastAPI, hub: Hub) -> None:
         return JSONResponse(page_from(response, run_id), headers={"cache-control": "no-store"})
 
     @server.get("/thumbnail/{run_id}/{split}/{sample_id}")
-    async def thumbnail(run_id: str, split: str, sample_id: str, key: str = "", size: int = 64) -> Response:
+    async def thumbnail(
+        run_id: str, split: str, sample_id: str, key: str = "", size: int = 64, labels: bool = False
+    ) -> Response:
         if not 0 <= size <= _MAX_SIZE:
             return Response(f"size is from 0 to {_MAX_SIZE} pixels", status_code=400)
-        etag = '"' + hashlib.sha256(f"{run_id}/{split}/{sample_id}/{key}/{size}".encode()).hexdigest()[:24] + '"'
-        wanted = (run_id, split, sample_id, key, str(size))
+        wanted = (run_id, split, sample_id, key, str(size), "labels" if labels else "")
+        etag = '"' + hashlib.sha256("/".join(wanted).encode()).hexdigest()[:24] + '"'
         picture = pictures.get(wanted)
         if picture is None:
             try:
-                picture = await _picture(hub, places, run_id, split, sample_id, size)
+                picture = await _picture(hub, places, run_id, _request(split, sample_id, size, labels))
             except CallFailed as failure:
                 return Response(str(failure), status_code=404, headers={"cache-control": "no-store"})
             pictures.put(wanted, picture)
@@ -82,12 +84,16 @@ def register(server: FastAPI, hub: Hub) -> None:
         return Response(picture, media_type=kind, headers={"cache-control": caching, "etag": etag})
 
 
-async def _picture(hub: Hub, places: asyncio.Semaphore, run_id: str, split: str, sample_id: str, size: int) -> bytes:
+def _request(split: str, sample_id: str, size: int, labels: bool) -> pb.GetSamplesRequest:
+    return pb.GetSamplesRequest(
+        sample_ids=[sample_id], sample_origins=[split], resize_width=size, resize_height=size, overlay=labels
+    )
+
+
+async def _picture(hub: Hub, places: asyncio.Semaphore, run_id: str, request: pb.GetSamplesRequest) -> bytes:
     if run_id != hub.live_run:
         raise CallFailed("pictures are there while the run's backend is")
-    request = pb.GetSamplesRequest(
-        sample_ids=[sample_id], sample_origins=[split], resize_width=size, resize_height=size, run_id=run_id
-    )
+    request.run_id = run_id
     async with places:
         response = await hub.ask(run_id, "GetSamples", request)
     if not response.samples or not response.samples[0].image:

@@ -1194,6 +1194,8 @@ class GetDataSamplesRequest(google.protobuf.message.Message):
     FILTER_FIELD_NUMBER: builtins.int
     SORT_BY_FIELD_NUMBER: builtins.int
     DESCENDING_FIELD_NUMBER: builtins.int
+    OVERLAY_FIELD_NUMBER: builtins.int
+    WITH_HISTORY_FIELD_NUMBER: builtins.int
     start_index: builtins.int
     records_cnt: builtins.int
     """at most 10,000; at most 1,024 with raw data"""
@@ -1207,6 +1209,10 @@ class GetDataSamplesRequest(google.protobuf.message.Message):
     sort_by: builtins.str
     """A column: sample_id, origin, label, prediction, loss, encounters, last_age, discarded."""
     descending: builtins.bool
+    overlay: builtins.bool
+    """with raw data: as in GetSamplesRequest"""
+    with_history: builtins.bool
+    """with the losses over time of each sample"""
     @property
     def filter(self) -> global___SampleFilter: ...
     def __init__(
@@ -1222,9 +1228,11 @@ class GetDataSamplesRequest(google.protobuf.message.Message):
         filter: global___SampleFilter | None = ...,
         sort_by: builtins.str = ...,
         descending: builtins.bool = ...,
+        overlay: builtins.bool = ...,
+        with_history: builtins.bool = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["descending", b"descending", "filter", b"filter", "include_raw_data", b"include_raw_data", "records_cnt", b"records_cnt", "resize_height", b"resize_height", "resize_width", b"resize_width", "run_id", b"run_id", "sort_by", b"sort_by", "start_index", b"start_index", "view_id", b"view_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["descending", b"descending", "filter", b"filter", "include_raw_data", b"include_raw_data", "overlay", b"overlay", "records_cnt", b"records_cnt", "resize_height", b"resize_height", "resize_width", b"resize_width", "run_id", b"run_id", "sort_by", b"sort_by", "start_index", b"start_index", "view_id", b"view_id", "with_history", b"with_history"]) -> None: ...
 
 global___GetDataSamplesRequest = GetDataSamplesRequest
 
@@ -1351,6 +1359,9 @@ class DataRecord(google.protobuf.message.Message):
     LABEL_NAME_FIELD_NUMBER: builtins.int
     PREDICTION_NAME_FIELD_NUMBER: builtins.int
     IMAGE_KEY_FIELD_NUMBER: builtins.int
+    TAGS_FIELD_NUMBER: builtins.int
+    ORIGINAL_LABEL_FIELD_NUMBER: builtins.int
+    LOSS_HISTORY_FIELD_NUMBER: builtins.int
     sample_id: builtins.str
     origin: builtins.str
     raw_data: builtins.bytes
@@ -1369,9 +1380,19 @@ class DataRecord(google.protobuf.message.Message):
     prediction_name: builtins.str
     image_key: builtins.str
     """Changes when the image would: an immutable cache key."""
+    original_label: builtins.int
+    """as the data set has it; `label` is what a person put in its place, if one did"""
     @property
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """label, prediction, loss, encounters, last_age, discarded as text, and what the data set tells."""
+        """label, prediction, loss, encounters, last_age, discarded as text, and what the data set tells; with raw data also
+        image_error and image_note, where there are any: the error and the note of Sample.
+        """
+
+    @property
+    def tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def loss_history(self) -> global___LossHistory:
+        """only with with_history"""
 
     def __init__(
         self,
@@ -1389,12 +1410,41 @@ class DataRecord(google.protobuf.message.Message):
         label_name: builtins.str = ...,
         prediction_name: builtins.str = ...,
         image_key: builtins.str = ...,
+        tags: collections.abc.Iterable[builtins.str] | None = ...,
+        original_label: builtins.int = ...,
+        loss_history: global___LossHistory | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_loss", b"_loss", "loss", b"loss"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_loss", b"_loss", "discarded", b"discarded", "encounters", b"encounters", "image_key", b"image_key", "label", b"label", "label_name", b"label_name", "last_age", b"last_age", "loss", b"loss", "metadata", b"metadata", "origin", b"origin", "prediction", b"prediction", "prediction_name", b"prediction_name", "raw_data", b"raw_data", "sample_id", b"sample_id"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_loss", b"_loss", "loss", b"loss", "loss_history", b"loss_history"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_loss", b"_loss", "discarded", b"discarded", "encounters", b"encounters", "image_key", b"image_key", "label", b"label", "label_name", b"label_name", "last_age", b"last_age", "loss", b"loss", "loss_history", b"loss_history", "metadata", b"metadata", "origin", b"origin", "original_label", b"original_label", "prediction", b"prediction", "prediction_name", b"prediction_name", "raw_data", b"raw_data", "sample_id", b"sample_id", "tags", b"tags"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_loss", b"_loss"]) -> typing.Literal["loss"] | None: ...
 
 global___DataRecord = DataRecord
+
+@typing.final
+class LossHistory(google.protobuf.message.Message):
+    """The losses of one sample: its last encounters exactly, older ones thinned."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    ENCOUNTERS_FIELD_NUMBER: builtins.int
+    LOSSES_FIELD_NUMBER: builtins.int
+    @property
+    def encounters(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """numbers from 0, ascending"""
+
+    @property
+    def losses(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
+        """one for each"""
+
+    def __init__(
+        self,
+        *,
+        encounters: collections.abc.Iterable[builtins.int] | None = ...,
+        losses: collections.abc.Iterable[builtins.float] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["encounters", b"encounters", "losses", b"losses"]) -> None: ...
+
+global___LossHistory = LossHistory
 
 @typing.final
 class SampleStatistics(google.protobuf.message.Message):
@@ -1456,17 +1506,32 @@ class DataQueryRequest(google.protobuf.message.Message):
     QUERY_FIELD_NUMBER: builtins.int
     IS_NATURAL_LANGUAGE_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    WITHIN_VIEW_ID_FIELD_NUMBER: builtins.int
+    SEED_FIELD_NUMBER: builtins.int
     query: builtins.str
+    """At most 4,000 characters, as docs/queries.md says; "" finds all samples. "@reset" likewise, "@overview" tells which
+    columns there are.
+    """
     is_natural_language: builtins.bool
     run_id: builtins.str
+    actor: builtins.str
+    """who asks, for the journal"""
+    within_view_id: builtins.str
+    """only among the samples of this view, and in its order"""
+    seed: builtins.int
+    """of `sample`"""
     def __init__(
         self,
         *,
         query: builtins.str = ...,
         is_natural_language: builtins.bool = ...,
         run_id: builtins.str = ...,
+        actor: builtins.str = ...,
+        within_view_id: builtins.str = ...,
+        seed: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["is_natural_language", b"is_natural_language", "query", b"query", "run_id", b"run_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "is_natural_language", b"is_natural_language", "query", b"query", "run_id", b"run_id", "seed", b"seed", "within_view_id", b"within_view_id"]) -> None: ...
 
 global___DataQueryRequest = DataQueryRequest
 
@@ -1484,6 +1549,10 @@ class DataQueryResponse(google.protobuf.message.Message):
     ANALYSIS_RESULT_FIELD_NUMBER: builtins.int
     VIEW_ID_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
+    NUMBER_OF_MATCHES_FIELD_NUMBER: builtins.int
+    QUERY_FIELD_NUMBER: builtins.int
+    ANALYSIS_JSON_FIELD_NUMBER: builtins.int
+    COLUMNS_FIELD_NUMBER: builtins.int
     success: builtins.bool
     message: builtins.str
     number_of_all_samples: builtins.int
@@ -1491,10 +1560,21 @@ class DataQueryResponse(google.protobuf.message.Message):
     number_of_discarded_samples: builtins.int
     agent_intent_type: builtins.str
     analysis_result: builtins.str
+    """what `show` tells, as text for people"""
     view_id: builtins.str
+    """for GetDataSamples and EditDataSample; kept until 64 newer ones were made"""
     run_id: builtins.str
+    number_of_matches: builtins.int
+    query: builtins.str
+    """the query as it was understood"""
+    analysis_json: builtins.str
+    """what `show` tells, as data"""
     @property
     def unique_tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def columns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ColumnInfo]:
+        """with "@overview" """
+
     def __init__(
         self,
         *,
@@ -1508,13 +1588,47 @@ class DataQueryResponse(google.protobuf.message.Message):
         analysis_result: builtins.str = ...,
         view_id: builtins.str = ...,
         run_id: builtins.str = ...,
+        number_of_matches: builtins.int = ...,
+        query: builtins.str = ...,
+        analysis_json: builtins.str = ...,
+        columns: collections.abc.Iterable[global___ColumnInfo] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agent_intent_type", b"agent_intent_type", "analysis_result", b"analysis_result", "message", b"message", "number_of_all_samples", b"number_of_all_samples", "number_of_discarded_samples", b"number_of_discarded_samples", "number_of_samples_in_the_loop", b"number_of_samples_in_the_loop", "run_id", b"run_id", "success", b"success", "unique_tags", b"unique_tags", "view_id", b"view_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_intent_type", b"agent_intent_type", "analysis_json", b"analysis_json", "analysis_result", b"analysis_result", "columns", b"columns", "message", b"message", "number_of_all_samples", b"number_of_all_samples", "number_of_discarded_samples", b"number_of_discarded_samples", "number_of_matches", b"number_of_matches", "number_of_samples_in_the_loop", b"number_of_samples_in_the_loop", "query", b"query", "run_id", b"run_id", "success", b"success", "unique_tags", b"unique_tags", "view_id", b"view_id"]) -> None: ...
 
 global___DataQueryResponse = DataQueryResponse
 
 @typing.final
+class ColumnInfo(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    KIND_FIELD_NUMBER: builtins.int
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    kind: builtins.str
+    """"number", "bool", "text", "class" """
+    description: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        kind: builtins.str = ...,
+        description: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "kind", b"kind", "name", b"name"]) -> None: ...
+
+global___ColumnInfo = ColumnInfo
+
+@typing.final
 class DataEditRequest(google.protobuf.message.Message):
+    """What stat_name asks for, and what it takes beside the samples:
+      "discarded"             bool_value: true discards, false restores
+      "tags" or "tags:NAME"   type EDIT_ADD or EDIT_REMOVE; string_value: the tag, where stat_name does not name it
+      "label"                 string_value: the class's number or name that counts from now on; empty: the data set's again
+      "__copy_metadata__"     string_value: the column to copy, or "source=name" with the copy's name; no samples
+      "__delete_metadata__"   string_value: the column to delete, one that was copied or logged; no samples
+    """
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     STAT_NAME_FIELD_NUMBER: builtins.int
@@ -1526,14 +1640,17 @@ class DataEditRequest(google.protobuf.message.Message):
     COMMAND_ID_FIELD_NUMBER: builtins.int
     ACTOR_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
+    VIEW_ID_FIELD_NUMBER: builtins.int
     stat_name: builtins.str
-    """"discarded"; tags and metadata columns come later"""
     string_value: builtins.str
     bool_value: builtins.bool
     type: builtins.str
+    """ADD, REMOVE, with or without EDIT_ in front; empty where it makes no difference"""
     command_id: builtins.str
     actor: builtins.str
     run_id: builtins.str
+    view_id: builtins.str
+    """all samples of a view, beside those that samples_ids names"""
     @property
     def samples_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     @property
@@ -1552,8 +1669,9 @@ class DataEditRequest(google.protobuf.message.Message):
         command_id: builtins.str = ...,
         actor: builtins.str = ...,
         run_id: builtins.str = ...,
+        view_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "bool_value", b"bool_value", "command_id", b"command_id", "run_id", b"run_id", "sample_origins", b"sample_origins", "samples_ids", b"samples_ids", "stat_name", b"stat_name", "string_value", b"string_value", "type", b"type"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "bool_value", b"bool_value", "command_id", b"command_id", "run_id", b"run_id", "sample_origins", b"sample_origins", "samples_ids", b"samples_ids", "stat_name", b"stat_name", "string_value", b"string_value", "type", b"type", "view_id", b"view_id"]) -> None: ...
 
 global___DataEditRequest = DataEditRequest
 
@@ -1630,10 +1748,13 @@ class GetSamplesRequest(google.protobuf.message.Message):
     RESIZE_HEIGHT_FIELD_NUMBER: builtins.int
     SAMPLE_ORIGINS_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
+    OVERLAY_FIELD_NUMBER: builtins.int
     resize_width: builtins.int
     """0: as large as it is"""
     resize_height: builtins.int
     run_id: builtins.str
+    overlay: builtins.bool
+    """Masks, half-transparent, and boxes are drawn over the image, where the target of the sample has any."""
     @property
     def sample_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """at most 1,024"""
@@ -1650,8 +1771,9 @@ class GetSamplesRequest(google.protobuf.message.Message):
         resize_height: builtins.int = ...,
         sample_origins: collections.abc.Iterable[builtins.str] | None = ...,
         run_id: builtins.str = ...,
+        overlay: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["resize_height", b"resize_height", "resize_width", b"resize_width", "run_id", b"run_id", "sample_ids", b"sample_ids", "sample_origins", b"sample_origins"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["overlay", b"overlay", "resize_height", b"resize_height", "resize_width", b"resize_width", "run_id", b"run_id", "sample_ids", b"sample_ids", "sample_origins", b"sample_origins"]) -> None: ...
 
 global___GetSamplesRequest = GetSamplesRequest
 
@@ -1684,14 +1806,20 @@ class Sample(google.protobuf.message.Message):
     RECONSTRUCTION_FIELD_NUMBER: builtins.int
     ORIGIN_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
     sample_id: builtins.str
     image: builtins.bytes
     """PNG, or JPEG for a thumbnail of at most 128 pixels"""
     segmentation_mask: builtins.bytes
+    """Of a sample whose target says a class for every pixel: PNG (RGBA) of the image's size. Every class has a colour that
+    is always the same; class 0 is transparent; what is to be ignored (255, or a negative class) is hatched in grey.
+    """
     reconstruction: builtins.bytes
     origin: builtins.str
     error: builtins.str
     """why there is no image"""
+    note: builtins.str
+    """how the image was made of the data, where that had to be guessed"""
     def __init__(
         self,
         *,
@@ -1701,8 +1829,9 @@ class Sample(google.protobuf.message.Message):
         reconstruction: builtins.bytes = ...,
         origin: builtins.str = ...,
         error: builtins.str = ...,
+        note: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["error", b"error", "image", b"image", "origin", b"origin", "reconstruction", b"reconstruction", "sample_id", b"sample_id", "segmentation_mask", b"segmentation_mask"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["error", b"error", "image", b"image", "note", b"note", "origin", b"origin", "reconstruction", b"reconstruction", "sample_id", b"sample_id", "segmentation_mask", b"segmentation_mask"]) -> None: ...
 
 global___Sample = Sample
 

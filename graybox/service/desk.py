@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from graybox.errors import GrayboxError, Refused
 from graybox.service import limits
 from graybox.service.backend import Backend, open_ended
+from graybox.service.views import Views
 from graybox.store.root import Root
 
 OPEN_RUNS = 4
@@ -33,6 +34,7 @@ class Desk:
             limits.PICTURE_READS,
             f"{limits.PICTURE_READS} requests for pictures are answered already; ask again in a moment",
         )
+        self.views = Views()
         self.image_pool = ThreadPoolExecutor(limits.IMAGE_THREADS, thread_name_prefix="graybox-image")
         self._lock = threading.Lock()
         self._ended: OrderedDict[str, Backend] = OrderedDict()

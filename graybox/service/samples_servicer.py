@@ -4,24 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from typing import NamedTuple
 
 import grpc
 
-from graybox.commands import DiscardSamples
-from graybox.errors import GrayboxError, Invalid, NotFound, Unsupported
+from graybox.errors import GrayboxError, Invalid
 from graybox.proto import experiment_service_pb2 as pb
 from graybox.service import limits, wire
 from graybox.service.area import Area
 from graybox.service.backend import Backend
 from graybox.service.errors import ClientGone, answers, clean, note_defect
 from graybox.service.owner import ask
+from graybox.service.sample_edits import check_edit, command_of
 from graybox.service.sample_ids import check_origin, check_samples
+from graybox.snapshot import SamplePicture
 from graybox.store.sample_query import SORT_COLUMNS, SampleFilter, Selection
+from graybox.store.sample_table import SampleTable
 
-EDIT_TYPES = ("", "ADD", "OVERRIDE", "EDIT_ADD", "EDIT_OVERRIDE")
+_Picture = tuple[SamplePicture, str]
+"""The picture, or an empty one and the reason."""
+_NONE = SamplePicture(b"", "")
 
-_Picture = tuple[bytes, str]
-"""The picture, or nothing and the reason."""
+
+class _Look(NamedTuple):
+    """How pictures are asked for. width, height: in pixels, 0: any."""
+
+    width: int
+    height: int
+    overlay: bool
 
 
 class SamplesServicer(Area):
@@ -36,8 +46,13 @@ class SamplesServicer(Area):
         samples = backend.samples
         if wanted.origin:
             check_origin(list(samples.splits), wanted.origin)
-        selection = samples.select(wanted, request.sort_by, request.descending)
-        records = _records(backend, selection, request.start_index, request.records_cnt)
+        if request.view_id:
+            selection = self._view(backend, request)
+        elif request.sort_by in ("", *SORT_COLUMNS):
+            selection = samples.select(wanted, request.sort_by, request.descending)
+        else:
+            selection = _table(backend).sorted(samples.select(wanted), request.sort_by, request.descending)
+        records = _records(backend, selection, request)
         self._add_pictures(backend, records, request, context)
         statistics = wire.sample_statistics(samples.summary())
         return pb.DataSamplesResponse(
@@ -46,20 +61,27 @@ class SamplesServicer(Area):
             number_of_matches=len(selection),
             number_of_all_samples=statistics.number_of_samples,
             number_of_discarded_samples=statistics.number_of_discarded,
+            view_id=request.view_id,
             run_id=backend.run.run_id,
         )
 
+    def _view(self, backend: Backend, request: pb.GetDataSamplesRequest) -> Selection:
+        """What a query found, in its order or by the column that is asked for."""
+        found = self.desk.views.get(request.view_id, backend.run.run_id).selection
+        return _table(backend).sorted(found, request.sort_by, request.descending) if request.sort_by else found
+
     @answers(pb.DataEditsResponse)
     def EditDataSample(self, request: pb.DataEditRequest, context: grpc.ServicerContext) -> pb.DataEditsResponse:
-        _check_edit(request)
+        check_edit(request)
         backend = self.desk.run(request.run_id)
-        owner = backend.need_commands("discard or restore samples")
+        owner = backend.need_commands("edit samples")
         pairs = check_samples(backend.samples, request.samples_ids, request.sample_origins)
+        rows = self.desk.views.get(request.view_id, backend.run.run_id).rows() if request.view_id else {}
         outcome = ask(
             self.desk,
             owner,
             context,
-            DiscardSamples(tuple(pairs), discarded=request.bool_value),
+            command_of(request, pairs, rows, wire.class_names(backend)),
             command_id=request.command_id,
             actor=request.actor,
         )
@@ -84,11 +106,18 @@ class SamplesServicer(Area):
         backend = self.desk.run(request.run_id)
         backend.need_images("see its samples")
         pairs = check_samples(backend.samples, request.sample_ids, request.sample_origins)
-        pictures = self._pictures(backend, pairs, width, height, context)
+        pictures = self._pictures(backend, pairs, _Look(width, height, request.overlay), context)
         return pb.SamplesResponse(
             samples=[
-                pb.Sample(sample_id=sample, origin=split, image=image, error=clean(reason))
-                for (split, sample), (image, reason) in zip(pairs, pictures, strict=True)
+                pb.Sample(
+                    sample_id=sample,
+                    origin=split,
+                    image=picture.image,
+                    segmentation_mask=picture.mask,
+                    note=clean(picture.note),
+                    error=clean(reason),
+                )
+                for (split, sample), (picture, reason) in zip(pairs, pictures, strict=True)
             ],
             run_id=backend.run.run_id,
         )
@@ -112,17 +141,19 @@ class SamplesServicer(Area):
             width = height = limits.DEFAULT_THUMBNAIL
         pairs = [(record.origin, record.sample_id) for record in records]
         try:
-            pictures = self._pictures(backend, pairs, width, height, context)
+            pictures = self._pictures(backend, pairs, _Look(width, height, request.overlay), context)
         except limits.TooMany as error:
             # What the page says of its samples is worth an answer without their pictures.
-            pictures = [(b"", str(error))] * len(pairs)
-        for record, (image, reason) in zip(records, pictures, strict=True):
-            record.raw_data = image
+            pictures = [(_NONE, str(error))] * len(pairs)
+        for record, (picture, reason) in zip(records, pictures, strict=True):
+            record.raw_data = picture.image
             if reason:
                 record.metadata["image_error"] = clean(reason)
+            if picture.note:
+                record.metadata["image_note"] = clean(picture.note)
 
     def _pictures(
-        self, backend: Backend, pairs: list[tuple[str, str]], width: int, height: int, context: grpc.ServicerContext
+        self, backend: Backend, pairs: list[tuple[str, str]], look: _Look, context: grpc.ServicerContext
     ) -> list[_Picture]:
         """One picture or reason for each sample, loaded by several threads at once.
 
@@ -132,10 +163,10 @@ class SamplesServicer(Area):
         def load(split: str, sample: str) -> _Picture:
             if not context.is_active():
                 raise ClientGone("the client hung up while its pictures were loaded")
-            return _picture(backend, split, sample, width, height)
+            return _picture(backend, split, sample, look)
 
         if backend.images is None:
-            return [_picture(backend, *pair, width, height) for pair in pairs]  # the reason, at no cost
+            return [_picture(backend, *pair, look) for pair in pairs]  # the reason, at no cost
         with self.desk.image_gate.place():
             futures: list[Future[_Picture]] = [_submit(self.desk.image_pool.submit, load, pair) for pair in pairs]
             try:
@@ -154,14 +185,14 @@ def _submit(
         raise ClientGone("the server is stopping") from None
 
 
-def _picture(backend: Backend, split: str, sample: str, width: int, height: int) -> _Picture:
+def _picture(backend: Backend, split: str, sample: str, look: _Look) -> _Picture:
     try:
-        image, _ = backend.need_images("see its samples").image(split, sample, width, height)
+        images = backend.need_images("see its samples")
+        return images.image(split, sample, look.width, look.height, overlay=look.overlay), ""
     except GrayboxError as error:
-        return b"", str(error)
+        return _NONE, str(error)
     except Exception as error:  # the user's own data set may raise anything: logged, and told by number
-        return b"", note_defect(f"loading sample {sample!r} of {split!r}", error)
-    return image, ""
+        return _NONE, note_defect(f"loading sample {sample!r} of {split!r}", error)
 
 
 def _image_key(backend: Backend, record: pb.DataRecord) -> str:
@@ -183,11 +214,9 @@ def _check_page(request: pb.GetDataSamplesRequest) -> SampleFilter:
     most = limits.MAX_RECORDS_WITH_IMAGES if request.include_raw_data else limits.MAX_RECORDS
     limits.check_whole("records_cnt", request.records_cnt, 0, most)
     _check_size(request.resize_width, request.resize_height)
-    if request.view_id:
-        limits.check_text("view_id", request.view_id, limits.MAX_NAME)
-        raise NotFound(f"there is no view {request.view_id!r}; views come with queries, in a later version")
-    if request.sort_by and request.sort_by not in SORT_COLUMNS:
-        raise Invalid(f"cannot sort by {request.sort_by[:100]!r}; the columns are {', '.join(SORT_COLUMNS)}")
+    limits.check_text("sort_by", request.sort_by, limits.MAX_NAME)
+    if request.view_id and request.HasField("filter"):
+        raise Invalid("a view is what its query found; filter by another query, within_view_id of this one")
     return _filter(request.filter)
 
 
@@ -209,27 +238,22 @@ def _filter(wanted: pb.SampleFilter) -> SampleFilter:
     )
 
 
-def _check_edit(request: pb.DataEditRequest) -> None:
-    name = request.stat_name
-    if name in ("tags", "__copy_metadata__", "__delete_metadata__") or name.startswith("tags:"):
-        raise Unsupported("tags and metadata columns come with a later version; known is stat_name 'discarded'")
-    if name != "discarded":
-        raise Invalid(f"unknown stat_name {name[:100]!r}; known is 'discarded', with bool_value")
-    if request.type not in EDIT_TYPES:
-        raise Invalid(
-            f"a discard has no type {request.type[:100]!r}; leave it empty, and set bool_value to false to restore"
-        )
-    if not request.samples_ids:
-        raise Invalid("no sample was named; give at least one id in samples_ids")
-    limits.check_count("samples_ids", len(request.samples_ids), limits.MAX_EDITED_SAMPLES)
+def _table(backend: Backend) -> SampleTable:
+    return SampleTable(list(backend.samples.splits.values()), wire.class_names(backend))
 
 
-def _records(backend: Backend, selection: Selection, start: int, count: int) -> list[pb.DataRecord]:
+def _records(backend: Backend, selection: Selection, request: pb.GetDataSamplesRequest) -> list[pb.DataRecord]:
     """The records of one page, in the order of the selection."""
     names = wire.class_names(backend)
     splits = [backend.samples.splits[name] for name in selection.splits]
-    page = slice(start, start + count)
-    return [
+    page = slice(request.start_index, request.start_index + request.records_cnt)
+    found = [
         wire.data_record(splits[int(split)], int(row), names)
         for split, row in zip(selection.split[page], selection.row[page], strict=True)
     ]
+    if request.with_history:
+        for record in found:
+            encounters, losses = backend.samples.splits[record.origin].losses_of(int(record.sample_id))
+            record.loss_history.encounters.extend(encounters.tolist())
+            record.loss_history.losses.extend(losses.tolist())
+    return found

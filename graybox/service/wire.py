@@ -7,6 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from graybox.proto import experiment_service_pb2 as pb
 from graybox.service import limits
 from graybox.service.backend import Backend
@@ -131,7 +133,8 @@ def sample_statistics(summaries: Mapping[str, SplitSummary]) -> pb.SampleStatist
 
 def data_record(split: SplitColumns, row: int, names: Sequence[str]) -> pb.DataRecord:
     """One sample's row of the grid. names: of the classes, by number."""
-    label, prediction = int(split.label[row]), int(split.prediction[row])
+    at = np.array([row])
+    label, prediction = int(split.truth(at)[0]), int(split.prediction[row])
     loss = float(split.loss[row])
     encounters, last_age = int(split.encounters[row]), int(split.last_age[row])
     discarded = bool(split.discarded[row])
@@ -146,7 +149,10 @@ def data_record(split: SplitColumns, row: int, names: Sequence[str]) -> pb.DataR
             "encounters": str(encounters),
             "last_age": str(last_age),
             "discarded": str(discarded).lower(),
+            **_more_metadata(split, row),
         },
+        tags=[clean(tag) for tag, tagged in split.notes.tags.items() if tagged[row]],
+        original_label=int(split.label[row]),
         label=label,
         prediction=prediction,
         loss=loss if seen else None,
@@ -156,6 +162,18 @@ def data_record(split: SplitColumns, row: int, names: Sequence[str]) -> pb.DataR
         label_name=_name_of(label, names),
         prediction_name=_name_of(prediction, names),
     )
+
+
+def _more_metadata(split: SplitColumns, row: int) -> dict[str, str]:
+    """Scores, signals and copied columns as text; what is not known yet is left out."""
+    scores = split.scores.of(row)
+    noted = {**split.notes.signals, **split.notes.copies}
+    found: dict[str, Any] = {**scores, **{clean(name): column[row].item() for name, column in noted.items()}}
+    return {name: _short(value) for name, value in found.items() if not math.isnan(value)}
+
+
+def _short(value: object) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value).lower()
 
 
 def _name_of(number: int, names: Sequence[str]) -> str:

@@ -127,6 +127,11 @@ class NoteWriter:
         columns = self._splits[code]
         return code, columns, columns.checked_rows(np.asarray(rows, dtype=np.int64) if not len(rows) else rows)  # type: ignore[arg-type]
 
+    def check_column_name(self, split: str, name: str) -> None:
+        """Raises Invalid for a name that a new column cannot have."""
+        checked_note_name(name, "column")
+        self._check_column(self._splits[self._code(split)], name, known=())
+
     def _check_column(self, columns: SplitColumns, name: str, known: Collection[str]) -> None:
         """Raises Invalid for a name that a column cannot have."""
         checked_note_name(name, "column")

@@ -116,6 +116,22 @@ class Scores:
             return np.where(self._running[:, MEANS.index(name)] > 0, column, np.float32(np.nan))
         return column.copy()
 
+    def of(self, row: int) -> dict[str, float]:
+        """All scores of one sample, by name; NaN unknown, but for counts."""
+        running = self._running[row].tolist()
+        found: dict[str, float] = {}
+        for number, name in enumerate(MEANS):
+            count, mean, squares = running[number], running[3 + number], running[6 + number]
+            found[name] = mean if count else float("nan")
+            found[DEVIATIONS[number]] = (squares / count) ** 0.5 if count else float("nan")
+        found |= {"confidence": float(self.confidence[row]), "margin": float(self.margin[row])}
+        learnt = int(self.first_learnt[row])
+        return {
+            **found,
+            "forgetting": int(self.forgetting[row]),
+            "first_learnt": float("nan") if learnt < 0 else learnt,
+        }
+
     def load(self, name: str, values: Any) -> None:
         """Overwrite a column of RUNNING with what `read` answered."""
         self._running[:, RUNNING.index(name)] = np.nan_to_num(values, nan=0.0)

@@ -427,7 +427,7 @@ class FakeService(ExperimentServiceServicer):
                     encounters=3,
                     last_age=run.age,
                     discarded=sample["discarded"],
-                    label_name=CLASSES[sample["label"]],
+                    label_name=CLASSES[sample["label"]] if sample["label"] >= 0 else "",
                     prediction_name=CLASSES[sample["prediction"]],
                     image_key="k1" if run.live else "",
                     metadata={"loss": "x", "file": f"{sample['id']}.png"},
@@ -454,7 +454,7 @@ class FakeService(ExperimentServiceServicer):
         return pb.DataSplitsResponse(success=True, split_names=["train", "val"])
 
     def GetSamples(self, request: pb.GetSamplesRequest, context: grpc.ServicerContext) -> pb.SamplesResponse:
-        self._count("pictures")
+        self._count("pictures with labels" if request.overlay else "pictures")
         run = self._run(request.run_id, context)
         if not run.live:
             context.abort(grpc.StatusCode.FAILED_PRECONDITION, ended(run))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -505,6 +506,30 @@ def test_samples_are_filtered_discarded_and_restored(stage: Stage) -> None:
     worst = max((s for s in stage.run.samples if s["label"] != s["prediction"]), key=lambda sample: sample["loss"])
     first = page.locator("#samples-grid .ag-row[row-index='0'] [col-id='sample_id']")
     expect(first).to_have_text(str(worst["id"]))
+
+
+def test_labels_are_shown_where_they_are_more_than_a_class(stage: Stage) -> None:
+    page = stage.page
+    for row in (3, 4):
+        stage.run.samples[row]["label"] = -1
+    stage.open("data")
+    image, switch = page.locator("#sample-detail img"), page.locator("#sample-detail .mantine-Switch-root")
+
+    def choose(row: int) -> None:
+        page.locator(f"#samples-grid [row-id='train/{row}'] [col-id='sample_id']").click()
+        expect(page.locator("#sample-detail")).to_contain_text(f"train / {row}")
+
+    choose(2)
+    expect(switch).to_have_count(0)
+    choose(3)
+    expect(image).not_to_have_attribute("src", re.compile("labels"))
+    switch.locator("label").first.click()
+    expect(image).to_have_attribute("src", re.compile("/train/3.*&labels=1$"))
+    wait_until(lambda: stage.backend.service.calls.get("pictures with labels", 0) == 1, "the picture to be asked for")
+    choose(4)
+    expect(image).to_have_attribute("src", re.compile("/train/4.*&labels=1$"))
+    switch.locator("label").first.click()
+    expect(image).to_have_attribute("src", re.compile("/train/4[^&]*&size=0$"))
 
 
 def test_a_checkpoint_is_saved_and_gone_back_to_after_a_question(stage: Stage) -> None:

@@ -71,6 +71,10 @@ def test_it_serves_its_own_pages_samples_and_pictures(
             assert (status, headers["content-type"]) == (200, "image/png")
             assert "immutable" in headers["cache-control"]
         assert backend.service.calls["pictures"] == 1
+        labelled = fetch(picture + "&labels=1")
+        assert labelled[0] == 200 and backend.service.calls["pictures with labels"] == 1
+        assert labelled[2]["etag"] != headers["etag"], "another picture"
+        assert fetch(picture + "&labels=often")[0] == 422
         assert fetch(picture.replace("/train/", "/../"))[0] != 500
 
 

@@ -12,7 +12,7 @@ from graybox.proto import experiment_service_pb2 as pb
 from graybox.service import limits
 from graybox.service.server import RunningServer, serve
 from graybox.service.settings import Settings
-from graybox.snapshot import TrainerState
+from graybox.snapshot import SamplePicture, TrainerState
 from tests.patience import PATIENCE, wait_until
 from tests.service.toy_owner import ToyOwner
 from tests.service.wire_client import WireClient
@@ -28,9 +28,9 @@ class SlowImages:
         self._owner = owner
         self.free = threading.Event()
 
-    def image(self, split: str, sample_id: str, width: int, height: int) -> tuple[bytes, str]:
+    def image(self, split: str, sample_id: str, width: int, height: int, *, overlay: bool = False) -> SamplePicture:
         assert self.free.wait(2 * PATIENCE)
-        return self._owner.image(split, sample_id, width, height)
+        return self._owner.image(split, sample_id, width, height, overlay=overlay)
 
     def key(self, split: str, sample_id: str) -> str:
         return self._owner.key(split, sample_id)

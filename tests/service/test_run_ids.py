@@ -30,7 +30,7 @@ READING: list[tuple[str, dict[str, Any]]] = [
     ("GetActivations", {"layer_id": "0", "sample_id": "0"}),
     ("GetSamples", {"sample_ids": ["0"]}),
 ]
-LATER = ("TriggerEvaluation", "GetEvaluationStatus", "CancelEvaluation", "ApplyDataQuery")
+LATER = ("TriggerEvaluation", "GetEvaluationStatus", "CancelEvaluation")
 
 
 @pytest.fixture

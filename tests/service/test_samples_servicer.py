@@ -13,7 +13,7 @@ from PIL import Image
 from graybox.proto import experiment_service_pb2 as pb
 from graybox.service.server import serve
 from graybox.service.settings import Settings
-from tests.service.toy_owner import CLASSES, EXPLOSIVE, SPLITS, UNREADABLE, ToyOwner
+from tests.service.toy_owner import CLASSES, EXPLOSIVE, SEGMENTED, SPLITS, UNREADABLE, ToyOwner
 from tests.service.wire_client import WireClient
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -47,7 +47,9 @@ def test_a_record_says_everything(client: WireClient, owner: ToyOwner) -> None:
         label_name=CLASSES[1], prediction_name=CLASSES[2], image_key="train-4",
         metadata={
             "label": "1", "prediction": "2", "loss": "0.25", "encounters": "1", "last_age": "48", "discarded": "true",
+            "loss_mean": "0.25", "loss_std": "0", "forgetting": "0",
         },
+        original_label=1,
     )  # fmt: skip
     unseen = client.GetDataSamples(start_index=5, records_cnt=1).data_records[0]
     assert (unseen.prediction, unseen.last_age, unseen.encounters) == (-1, -1, 0)
@@ -132,6 +134,22 @@ def test_thumbnails_have_the_size_that_was_asked_for(client: WireClient) -> None
     assert (image.size, image.format) == ((20, 30), "JPEG")
 
 
+def test_masks_notes_and_overlays(client: WireClient) -> None:
+    plain, segmented = client.GetSamples(sample_ids=["1", SEGMENTED]).samples
+    assert (plain.segmentation_mask, plain.note, segmented.note) == (b"", "", "stretched")
+    mask, picture = (Image.open(io.BytesIO(data)) for data in (segmented.segmentation_mask, segmented.image))
+    assert (mask.format, mask.mode, mask.size, picture.mode) == ("PNG", "RGBA", picture.size, "L")
+    over = client.GetSamples(sample_ids=[SEGMENTED, UNREADABLE], overlay=True).samples
+    assert Image.open(io.BytesIO(over[0].image)).mode == "RGB"
+    assert (over[1].image, over[1].segmentation_mask, over[1].note) == (b"", b"", "") and over[1].error
+    for overlay, mode in ((False, "L"), (True, "RGB")):
+        page = client.GetDataSamples(start_index=8, records_cnt=2, include_raw_data=True, overlay=overlay)
+        record = page.data_records[1]
+        assert Image.open(io.BytesIO(record.raw_data)).mode == mode
+        assert record.metadata["image_note"] == "stretched"
+        assert "image_note" not in page.data_records[0].metadata
+
+
 def test_splits(client: WireClient) -> None:
     answer = client.GetDataSplits()
     assert answer.success
@@ -170,10 +188,10 @@ def test_one_origin_for_each_or_one_for_all_or_none(
     [
         ({"stat_name": ""}, INVALID),
         ({"stat_name": "loss"}, INVALID),
-        ({"stat_name": "tags", "string_value": "hard"}, grpc.StatusCode.UNIMPLEMENTED),
-        ({"stat_name": "tags:hard"}, grpc.StatusCode.UNIMPLEMENTED),
-        ({"stat_name": "__copy_metadata__"}, grpc.StatusCode.UNIMPLEMENTED),
-        ({"stat_name": "__delete_metadata__"}, grpc.StatusCode.UNIMPLEMENTED),
+        ({"stat_name": "tags", "string_value": "hard"}, INVALID),
+        ({"stat_name": "tags:hard"}, INVALID),
+        ({"stat_name": "__copy_metadata__"}, INVALID),
+        ({"stat_name": "__delete_metadata__"}, INVALID),
         ({"samples_ids": []}, INVALID),
         ({"type": "REMOVE"}, INVALID),
         ({"sample_origins": ["train"] * 3}, INVALID),

@@ -23,7 +23,7 @@ from PIL import Image
 from graybox import commands as cmd
 from graybox.errors import DeadlinePassed, Invalid, Refused
 from graybox.service.backend import Backend
-from graybox.snapshot import HyperParameter, NeuronStatistics, Snapshot, TrainerState
+from graybox.snapshot import HyperParameter, NeuronStatistics, SamplePicture, Snapshot, TrainerState
 from graybox.store.checkpoints import CheckpointCatalogue, CheckpointRecord
 from graybox.store.journal import Journal
 from graybox.store.metrics import MetricStore
@@ -39,6 +39,8 @@ UNREADABLE = "7"
 """A sample whose picture cannot be loaded, as the data set says."""
 EXPLOSIVE = "8"
 """A sample whose data set has a defect."""
+SEGMENTED = "9"
+"""A sample with a mask, and a note on its picture."""
 
 RULES: dict[str, tuple[type, float | None, bool]] = {
     "experiment_name": (str, None, False),
@@ -311,7 +313,7 @@ class ToyOwner:
 
     # -- Images
 
-    def image(self, split: str, sample_id: str, width: int, height: int) -> tuple[bytes, str]:
+    def image(self, split: str, sample_id: str, width: int, height: int, *, overlay: bool = False) -> SamplePicture:
         self.image_threads.add(threading.current_thread().name)
         time.sleep(0.002)
         if sample_id == UNREADABLE:
@@ -319,14 +321,21 @@ class ToyOwner:
         if sample_id == EXPLOSIVE:
             raise ZeroDivisionError("a defect of the data set: secret detail")
         size = (width or 200, height or 200)
-        picture = Image.new("L", size, color=int(sample_id) % 256)
+        picture = Image.new("RGB" if overlay else "L", size, color=int(sample_id) % 256)
         small = max(size) <= 128
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG" if small else "PNG")
-        return buffer.getvalue(), "image/jpeg" if small else "image/png"
+        mask = encoded(Image.new("RGBA", size), "PNG") if sample_id == SEGMENTED else b""
+        note = "stretched" if sample_id == SEGMENTED else ""
+        kind = "JPEG" if small else "PNG"
+        return SamplePicture(encoded(picture, kind), f"image/{kind.lower()}", mask, note)
 
     def key(self, split: str, sample_id: str) -> str:
         return f"{split}-{sample_id}"
+
+
+def encoded(picture: Image.Image, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, kind)
+    return buffer.getvalue()
 
 
 def check_hyper_parameters(changes: dict[str, Any]) -> None:

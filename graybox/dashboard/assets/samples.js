@@ -133,7 +133,14 @@
         return [!live || !count, !live || !count, "Discard" + words, "Restore" + words];
     }
 
-    window.dash_clientside.graybox = Object.assign(window.dash_clientside.graybox || {}, { querySamples, countSelected });
+    // The picture of the sample looked at, with masks and boxes drawn over it or without.
+    function showLabels(shown, address) {
+        const plain = (address || "").replace(/&labels=1$/, "");
+        return shown ? plain + "&labels=1" : plain;
+    }
+
+    const functions = { querySamples, countSelected, showLabels };
+    window.dash_clientside.graybox = Object.assign(window.dash_clientside.graybox || {}, functions);
 
     // A sample that cannot be read has no picture; the browser's own sign for that looks like a defect of the page.
     document.addEventListener("error", (event) => {

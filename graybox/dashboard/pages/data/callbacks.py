@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from dash import ClientsideFunction, Dash, Input, Output, State, ctx, no_update
+from dash import MATCH, ClientsideFunction, Dash, Input, Output, State, ctx, no_update
 
 from graybox.dashboard import ids, toasts, transport, undo
 from graybox.dashboard.client import CallFailed
 from graybox.dashboard.hub import Hub
-from graybox.dashboard.pages.data.layout import CHANGED, DETAIL, FILTERS, detail, nothing_chosen
+from graybox.dashboard.pages.data.layout import CHANGED, DETAIL, FILTERS, IMAGE, SHOW_LABELS, detail, nothing_chosen
 
 
 def register(app: Dash, hub: Hub) -> None:
@@ -62,6 +62,13 @@ def _register_browser(app: Dash) -> None:
         Input("samples-grid", "selectedRows"),
         Input(ids.STATUS, "data"),
         Input(ids.FOCUS, "data"),
+    )
+
+    app.clientside_callback(
+        ClientsideFunction("graybox", "showLabels"),
+        Output({**IMAGE, "of": MATCH}, "src"),
+        Input({**SHOW_LABELS, "of": MATCH}, "checked"),
+        State({**IMAGE, "of": MATCH}, "src"),
     )
 
 

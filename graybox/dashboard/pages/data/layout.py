@@ -14,6 +14,8 @@ from graybox.dashboard.icons import icon
 
 DETAIL = "sample-shown"
 """Store: the row whose details are shown."""
+IMAGE, SHOW_LABELS = ({"type": kind, "of": DETAIL} for kind in ("sample-image", "show-labels"))
+"""The large picture and its switch. Ids of this kind may be missing, as they are until a sample is chosen."""
 CHANGED = ids.SAMPLES_CHANGED
 """Store: grows when the grid must ask again."""
 FILTERS = {
@@ -205,11 +207,14 @@ def nothing_chosen() -> html.Div:
 
 def detail(row: dict[str, Any]) -> list[Any]:
     """One sample large, with everything known of it."""
-    image = (
-        html.Img(src=row["image"], key=row["image"], className="gb-detail-image", alt=f"sample {row['sample_id']}")
-        if row.get("image")
-        else html.Div(icon("photo-off", 40), className="gb-detail-image gb-no-image")
-    )
+    image: Any = html.Div(icon("photo-off", 40), className="gb-detail-image gb-no-image")
+    switch = []
+    if row.get("image"):
+        about = {"id": IMAGE, "key": row["image"], "alt": f"sample {row['sample_id']}"}
+        image = html.Img(src=row["image"], className="gb-detail-image", **about)
+        # One class for the whole picture says nothing of places in it.
+        if not row["label"]:
+            switch = [dmc.Switch(id=SHOW_LABELS, label="Show labels", size="xs", checked=False, persistence=True)]
     word = (
         "discarded" if row["discarded"] else "wrong" if row["wrong"] else "right" if row["prediction"] else "not seen"
     )
@@ -231,4 +236,5 @@ def detail(row: dict[str, Any]) -> list[Any]:
             className="gb-detail-head",
         ),
         html.Dl([part for name, value in facts for part in (html.Dt(name), html.Dd(value))], className="gb-facts"),
+        *switch,
     ]

@@ -1,0 +1,296 @@
+"""Interventions on samples: discards, tags, corrected labels, columns. Resolved to rows, for replay to do the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from graybox.commands import (
+    Command,
+    CopyColumn,
+    CorrectLabels,
+    DeleteColumn,
+    DiscardSamples,
+    RecordQuery,
+    SampleEdit,
+    TagSamples,
+)
+from graybox.errors import Invalid, NotFound, Refused
+from graybox.intervention import Intervention, Performed
+from graybox.store.sample_columns import SplitColumns
+from graybox.store.sample_notes import checked_note_name
+from graybox.store.sample_table import copied_column
+from graybox.taken_back import recorded_or_taken_back
+
+if TYPE_CHECKING:
+    from graybox.session import Session
+    from graybox.store.journal import JournalEntry
+
+MAX_INLINE = 1_000
+"""More rows than this go into a blob beside the journal."""
+RowsOfSplits = dict[str, np.ndarray]
+
+
+class SampleInterventions:
+    """Resolves, performs and undoes the interventions on the samples of one session."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.perform: dict[str, Callable[[Mapping[str, Any], int], Performed]] = {
+            "sample_discard": lambda arguments, _: self._mark(arguments, True),
+            "sample_restore": lambda arguments, _: self._mark(arguments, False),
+            "tag_add": lambda arguments, _: self._tag(arguments, True),
+            "tag_remove": lambda arguments, _: self._tag(arguments, False),
+            "label_change": lambda arguments, _: self._correct(arguments),
+            "metadata_copy": lambda arguments, _: self._copy(arguments),
+            "metadata_delete": lambda arguments, _: self._delete(arguments),
+            "query_execute": lambda arguments, _: Performed(f"Asked: {arguments['query']}"),
+        }
+
+    # -- resolving -----------------------------------------------------------------------------------
+
+    def resolve(self, command: Command) -> Intervention:
+        """Check a command against the present. Raises Invalid, NotFound or Refused; changes nothing."""
+        match command:
+            case DiscardSamples():
+                rows = self._rows_of(command)
+                if command.discarded:
+                    self._check_left(rows)
+                return Intervention("sample_discard" if command.discarded else "sample_restore", self._inline(rows))
+            case TagSamples():
+                tag = checked_note_name(command.tag, "tag")
+                kind = "tag_add" if command.value else "tag_remove"
+                return Intervention(kind, {"tag": tag, **self._inline(self._rows_of(command))})
+            case CorrectLabels():
+                label = self._checked_label(command.label)
+                return Intervention("label_change", {"label": label, **self._inline(self._rows_of(command))})
+            case CopyColumn():
+                name = self._checked_copy(command)
+                return Intervention("metadata_copy", {"source": command.source, "name": name})
+            case DeleteColumn():
+                if not any(self._has(columns, command.name) for columns in self._splits.values()):
+                    known = {name for columns in self._splits.values() for name in _own_columns(columns)}
+                    raise NotFound(
+                        f"there is no column {command.name!r} that was copied or logged; there are "
+                        f"{', '.join(sorted(known)) or 'none yet'}"
+                    )
+                return Intervention("metadata_delete", {"name": command.name})
+            case RecordQuery():
+                return Intervention("query_execute", {"query": command.query, "matches": command.matches})
+        raise Invalid(f"unknown command {type(command).__name__}")
+
+    @property
+    def _splits(self) -> dict[str, SplitColumns]:
+        return self.session.stores.samples.splits
+
+    def _rows_of(self, command: SampleEdit) -> RowsOfSplits:
+        """Rows by split, each once, ascending."""
+        splits = self._splits
+        found: dict[str, list[Any]] = {}
+        for split, sample_id in command.samples:
+            if split not in splits:
+                raise NotFound(f"no split {split!r}; there are {', '.join(splits)}")
+            found.setdefault(split, []).append(row_of(split, sample_id, splits[split].count))
+        whole = {split: np.array(rows, dtype=np.int64) for split, rows in found.items()}
+        for split, rows in command.rows.items():
+            if split not in splits:
+                raise NotFound(f"no split {split!r}; there are {', '.join(splits)}")
+            checked = splits[split].checked_rows(rows)
+            whole[split] = np.concatenate([whole[split], checked]) if split in whole else checked
+        if not sum(map(len, whole.values())):
+            raise Invalid("no sample was named")
+        return {split: np.unique(rows) for split, rows in whole.items() if len(rows)}
+
+    def _check_left(self, rows: RowsOfSplits) -> None:
+        if "train" in rows:
+            left = ~self._splits["train"].discarded
+            left[rows["train"]] = False
+            if not left.any():
+                raise Refused("this would leave no training sample; keep at least one")
+
+    def _checked_label(self, label: int | None) -> int:
+        """The class that labels are corrected to; -1, that of the data set again."""
+        session = self.session
+        if label is None:
+            return -1
+        if session.experiment.task.name != "classification":
+            raise Refused(f"labels are corrected where they are classes, not in a {session.experiment.task.name}")
+        output = session.network.output_layer()
+        names = session.experiment.class_names
+        count = output.neuron_count if output is not None else len(names) or None
+        if label < 0 or (count is not None and label >= count):
+            raise Invalid(f"there is no class {label}; there are {count or 'classes'}, numbered from 0")
+        return label
+
+    def _checked_copy(self, command: CopyColumn) -> str:
+        for columns in self._splits.values():
+            copied_column(columns, command.source)  # raises for one that there is not
+        if command.name:
+            name = checked_note_name(command.name, "column")
+            self._check_free(name)
+            return name
+        taken = {name for columns in self._splits.values() for name in _own_columns(columns)}
+        stem = f"{command.source.removeprefix('tag:')}_copy"
+        return next(n for n in (stem, *(f"{stem}_{number}" for number in range(2, 1_000))) if n not in taken)
+
+    def _check_free(self, name: str) -> None:
+        for split in self._splits:
+            self.session.stores.samples.check_column_name(split, name)
+
+    def _has(self, columns: SplitColumns, name: str) -> bool:
+        return name in _own_columns(columns)
+
+    # -- performing ----------------------------------------------------------------------------------
+
+    def _mark(self, arguments: Mapping[str, Any], discarded: bool) -> Performed:
+        samples = self.session.stores.samples
+        # A pass that has begun takes the samples of before, the one that replay makes those of after.
+        self.session.abandon_evaluation()
+        changed = {
+            split: samples.set_discarded(split, rows, discarded) for split, rows in self._rows(arguments).items()
+        }
+        verb, already = ("Discarded", "discarded") if discarded else ("Restored", "in use")
+
+        def take_back() -> None:
+            for split, rows in changed.items():
+                samples.set_discarded(split, rows, not discarded)
+
+        return self._done(changed, lambda what: f"{verb} {what}", f"already {already}", take_back)
+
+    def _tag(self, arguments: Mapping[str, Any], value: bool) -> Performed:
+        samples, tag = self.session.stores.samples, arguments["tag"]
+        changed = {split: samples.set_tag(split, tag, rows, value) for split, rows in self._rows(arguments).items()}
+
+        def take_back() -> None:
+            for split, rows in changed.items():
+                samples.set_tag(split, tag, rows, not value)
+
+        text = f"Tagged {{}} {tag}" if value else f"Took the tag {tag} from {{}}"
+        already = f"already {'' if value else 'not '}tagged {tag}"
+        return self._done(changed, text.format, already, take_back)
+
+    def _correct(self, arguments: Mapping[str, Any]) -> Performed:
+        samples, label = self.session.stores.samples, int(arguments["label"])
+        self.session.abandon_evaluation()
+        before: dict[str, np.ndarray] = {}
+        changed: RowsOfSplits = {}
+        for split, rows in self._rows(arguments).items():
+            changed[split], before[split] = samples.correct_labels(split, rows, np.full(len(rows), label))
+
+        def take_back() -> None:
+            for split, rows in changed.items():
+                samples.correct_labels(split, rows, before[split])
+
+        names = self.session.experiment.class_names
+        name = names[label] if 0 <= label < len(names) else str(label)
+        text = "Gave {} the data set's label again" if label < 0 else f"Labelled {{}} as {name}"
+        return self._done(changed, text.format, "already labelled so", take_back, values=before)
+
+    def _copy(self, arguments: Mapping[str, Any]) -> Performed:
+        samples, source, name = self.session.stores.samples, arguments["source"], arguments["name"]
+        for split, columns in self._splits.items():
+            samples.keep_column(split, name, copied_column(columns, source))
+        return Performed(
+            f"Copied column {source} to {name}", undo={"name": name}, value=0, take_back=lambda: self._drop(name)
+        )
+
+    def _delete(self, arguments: Mapping[str, Any]) -> Performed:
+        name = arguments["name"]
+        logged = [split for split, columns in self._splits.items() if name in columns.notes.signals]
+        held = {split: values for split, values in self._drop(name).items() if len(values)}
+        return Performed(
+            f"Deleted column {name}",
+            undo=recorded_or_taken_back(
+                lambda: {"name": name, "logged": logged, "values_blob": self.session.stores.blobs.put(held)},
+                lambda: self._put_column(name, held, logged),
+            ),
+            value=0,
+            take_back=lambda: self._put_column(name, held, logged),
+        )
+
+    def _drop(self, name: str) -> dict[str, np.ndarray]:
+        samples = self.session.stores.samples
+        return {
+            split: samples.drop_column(split, name)
+            for split, columns in self._splits.items()
+            if self._has(columns, name)
+        }
+
+    def _put_column(self, name: str, held: Mapping[str, np.ndarray], logged: list[str]) -> None:
+        samples = self.session.stores.samples
+        for split, values in held.items():
+            if split in logged:
+                samples.log_signal(split, name, np.arange(len(values)), values)
+            else:
+                samples.keep_column(split, name, values)
+
+    def _done(
+        self,
+        changed: RowsOfSplits,
+        text: Callable[[str], str],
+        already: str,
+        take_back: Callable[[], None],
+        values: Mapping[str, np.ndarray] | None = None,
+    ) -> Performed:
+        """What became of some rows, and what undoes it. values: what they held before, where that is not one bit."""
+        count = sum(map(len, changed.values()))
+        where = ", ".join(f"{len(rows):,} of {split}" for split, rows in changed.items() if len(rows))
+        some = "sample" if count == 1 else "samples"
+        summary = text(f"{count:,} {some} ({where})") if count else f"Nothing changed: {already}"
+
+        def record() -> dict[str, Any]:
+            undo = self._inline(changed)
+            if values is not None:
+                kept = self._inline(values)
+                undo |= {key.replace("rows", "values"): value for key, value in kept.items()}
+            return undo
+
+        return Performed(summary, undo=recorded_or_taken_back(record, take_back), value=count, take_back=take_back)
+
+    # -- undoing -------------------------------------------------------------------------------------
+
+    def undo(self, entry: JournalEntry) -> None:
+        """Take back what an entry of the journal did."""
+        samples, undo = self.session.stores.samples, entry.undo
+        self.session.abandon_evaluation()
+        if entry.kind == "metadata_copy":
+            self._drop(undo["name"])
+        elif entry.kind == "metadata_delete":
+            self._put_column(undo["name"], self.session.stores.blobs.get(undo["values_blob"]), list(undo["logged"]))
+        elif entry.kind == "label_change":
+            before = self._rows({key.replace("values", "rows"): v for key, v in undo.items() if "values" in key})
+            for split, rows in self._rows(undo).items():
+                samples.correct_labels(split, rows, before[split])
+        else:
+            for split, rows in self._rows(undo).items():
+                if entry.kind in ("tag_add", "tag_remove"):
+                    samples.set_tag(split, entry.arguments["tag"], rows, entry.kind == "tag_remove")
+                else:
+                    samples.set_discarded(split, rows, entry.kind == "sample_restore")
+
+    # -- rows in the journal -------------------------------------------------------------------------
+
+    def _inline(self, rows: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """Rows as an entry of the journal holds them: in the line, or as a blob beside it."""
+        if sum(map(len, rows.values())) > MAX_INLINE:
+            return {"rows_blob": self.session.stores.blobs.put(rows)}
+        return {"rows": {split: found.tolist() for split, found in rows.items()}}
+
+    def _rows(self, arguments: Mapping[str, Any]) -> RowsOfSplits:
+        if "rows_blob" in arguments:
+            return dict(self.session.stores.blobs.get(arguments["rows_blob"]))
+        return {split: np.asarray(rows, dtype=np.int64) for split, rows in arguments["rows"].items()}
+
+
+def row_of(split: str, sample_id: str, count: int) -> int:
+    """The row that a sample's id names. Raises NotFound."""
+    if sample_id.isascii() and sample_id.isdigit() and len(sample_id) <= 18 and int(sample_id) < count:
+        return int(sample_id)
+    raise NotFound(f"no sample {sample_id!r:.60} in split {split!r}; ids run from 0 to {count - 1}")
+
+
+def _own_columns(columns: SplitColumns) -> tuple[str, ...]:
+    """Names of columns that people or their code made."""
+    return (*columns.notes.signals, *columns.notes.copies)
