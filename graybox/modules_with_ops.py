@@ -70,12 +70,26 @@ class NeuronLayer(LayerEdits, ModuleWithOps):
     def _init_ops(self) -> None:
         super()._init_ops()
         self.resize_ops()
-        # Set by the network: whose neurons are read off this layer's input, and who counts this layer's own neurons
-        # ("consumer", "prediction", or "" for its own output).
-        self.reads_triggers_of: tuple[NeuronLayer, ...] = ()
-        self.readings: tuple[tuple[tuple[NeuronLayer, ...], Layout], ...] = ()
+        # Set by the network: who counts this layer's own neurons ("consumer", "prediction", or "" for its own output).
         self.triggers_counted_by = ""
         self._initialization: Callable[[NeuronLayer], None] | None = None
+
+    @property
+    def readings(self) -> tuple[tuple[tuple[NeuronLayer, ...], Layout], ...]:
+        """Whose neurons are read off this layer's input, and how; set by the network."""
+        # In the ledger, which all layers share: layers that knew each other would be copied and pickled in one long
+        # chain, too deep for Python in a deep network.
+        found: tuple[tuple[tuple[NeuronLayer, ...], Layout], ...] = self.ledger.readings.get(self.get_module_id(), ())
+        return found
+
+    @readings.setter
+    def readings(self, readings: tuple[tuple[tuple[NeuronLayer, ...], Layout], ...]) -> None:
+        self.ledger.readings[self.get_module_id()] = readings
+
+    @property
+    def reads_triggers_of(self) -> tuple[NeuronLayer, ...]:
+        """The layers whose neurons are read off this layer's input."""
+        return tuple(producer for producers, _ in self.readings for producer in producers)
 
     def resize_ops(self) -> None:
         """Records and flags for as many neurons as the weight has now: nothing known, nothing set."""

@@ -297,7 +297,8 @@ class Select:
     layers: qualified names or ids as text; empty means all, of which an edit of structure leaves out the output.
     neurons: only among these. lowest: so many, or share in (0, 1]: that share of them over all layers together
     (rounded down, at least one), with the lowest `statistic`, or with `highest` the highest. health: such as "dead".
-    predicate: of a neuron's view, for code only: it has no JSON.
+    query: as docs/queries.md says, of the columns that `graybox.neuron_table` names. predicate: of a neuron's view, for
+    code only: it has no JSON.
     """
 
     layers: tuple[str, ...] = ()
@@ -307,6 +308,7 @@ class Select:
     statistic: str = "trigger_rate"
     highest: bool = False
     health: str = ""
+    query: str = ""
     predicate: Callable[[NeuronView], bool] | None = None
 
     def __post_init__(self) -> None:

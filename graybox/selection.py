@@ -13,6 +13,7 @@ from graybox.errors import Invalid, NotFound, Refused
 from graybox.model_with_ops import NetworkWithOps
 from graybox.modules_with_ops import NeuronLayer
 from graybox.neuron_ops import Select
+from graybox.neuron_table import matching
 
 
 def _neurons_first(layer: NeuronLayer, tensor: torch.Tensor) -> torch.Tensor:
@@ -96,6 +97,17 @@ class _Columns:
         self._known: dict[str, np.ndarray] = {}
         self._health: list[str] = []
 
+    def __len__(self) -> int:
+        return self.layer.neuron_count
+
+    @property
+    def layer_id(self) -> int:
+        return self.layer.get_module_id()
+
+    @property
+    def layer_type(self) -> str:
+        return type(self.layer).__name__.removesuffix("WithNeuronOps")
+
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._known:
             self._known[name] = statistic(self.layer, name)
@@ -134,12 +146,14 @@ def resolve(network: NetworkWithOps, select: Select, *, structural: bool = False
     """
     check_health(select.health)
     found: list[tuple[str, _Columns, list[int]]] = []
-    for name, layer in _layers(network, select, structural=structural):
+    each = [_Columns(network, name, layer) for name, layer in _layers(network, select, structural=structural)]
+    asked = matching(select.query, each, tuple(STATISTICS)) if select.query else None
+    for number, columns in enumerate(each):
         if select.neurons:
-            layer.check_neurons(select.neurons)
-        columns = _Columns(network, name, layer)
-        chosen = [n for n in (sorted(select.neurons) or range(layer.neuron_count)) if _matches(columns, n, select)]
-        found.append((name, columns, chosen))
+            columns.layer.check_neurons(select.neurons)
+        among = set(asked[number].tolist()) if asked is not None else range(len(columns))
+        wanted = [neuron for neuron in (sorted(select.neurons) or range(len(columns))) if neuron in among]
+        found.append((columns.name, columns, [neuron for neuron in wanted if _matches(columns, neuron, select)]))
     amount = _amount(select, sum(len(chosen) for _, _, chosen in found))
     if amount is not None:
         found = _extremes(found, select, amount)
@@ -186,5 +200,6 @@ def _extremes(
 def _words(select: Select) -> str:
     parts = [f"layers {', '.join(select.layers)}"] if select.layers else ["all layers"]
     parts += [f"health {select.health}"] if select.health else []
+    parts += [f"the query {select.query}"] if select.query else []
     parts += ["the given condition"] if select.predicate is not None else []
     return " and ".join(parts)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import logging
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -84,6 +85,8 @@ class Ledger:
         self._holding = False
         self._pending: list[Waiting] = []
         self._said: set[str] = set()
+        self.readings: dict[int, Any] = {}
+        """By the number of a layer, whose neurons are read off its input, and how: see `NeuronLayer.readings`."""
 
     @property
     def due(self) -> bool:

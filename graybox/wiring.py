@@ -28,7 +28,6 @@ def wire_declared(layers: Sequence[NeuronLayer], dependencies: Dependencies) -> 
         elif not consumers:
             output = layer
     for layer in layers:
-        layer.reads_triggers_of = tuple(readers[id(layer)])
         # A consumer takes features last where it is a linear layer; so it does what was flattened into them.
         layer.readings = tuple(
             ((producer,), Layout(layer.features_last, producer.features_last)) for producer in readers[id(layer)]
@@ -59,7 +58,6 @@ def wire_traced(named: Iterable[tuple[str, NeuronLayer]], structure: Structure) 
         readings = tuple((tuple(producers), _layout_of(reading)) for reading, producers in found[name])
         if not _same(layer.readings, readings):
             layer.readings = readings
-            layer.reads_triggers_of = tuple(producer for producers, _ in readings for producer in producers)
     outputs = [
         layers[name]
         for name in structure.layers

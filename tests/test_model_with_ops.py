@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,6 +20,8 @@ from graybox.modules_with_ops import (
     LinearWithNeuronOps,
     NeuronLayer,
 )
+from graybox.neuron_ops import AddNeurons
+from graybox.operable_network import operable
 from graybox.tracking import TrackingMode, add_tracked_attrs_to_input_tensor
 from tests.small_networks import ChainNet, ResidualNet, SequenceNet, built, one_thread  # noqa: F401
 
@@ -357,3 +360,21 @@ def test_age_grows_in_training_only() -> None:
     model.set_age(9)
     assert model.get_age() == 9
     assert model.get_parameter_count() == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda network: pickle.loads(pickle.dumps(network))])
+def test_a_very_deep_network_is_copied_and_pickled(copied: Callable[[nn.Module], nn.Module]) -> None:
+    """Layers know whose neurons they read; following that from one to the next would be deeper than Python allows."""
+    layers: list[nn.Module] = []
+    for _ in range(400):
+        layers += [nn.Linear(3, 3), nn.ReLU()]
+    network = operable(nn.Sequential(*layers), torch.zeros(1, 3))
+    again = copied(network)
+    x = torch.randn(4, 3)
+    assert torch.equal(again(x), network(x))
+    again.set_tracking_mode(TrackingMode.TRAIN)
+    again(x)
+    assert again.layers[7].train_dataset_tracker.get_neuron_age(0) == 4
+    assert network.layers[7].train_dataset_tracker.get_neuron_age(0) == 0
+    again.surgeon().apply(again.surgeon().plan(AddNeurons(again.named_layers()[5][0], count=1)), seed=0)
+    torch.testing.assert_close(again(x), network(x))

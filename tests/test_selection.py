@@ -6,7 +6,16 @@ import pytest
 import torch
 
 from graybox.errors import Invalid, NotFound, Refused
-from graybox.neuron_ops import AddNeurons, Freeze, Reinitialize, RemoveNeurons, Select, Several, SortByStat
+from graybox.neuron_ops import (
+    AddNeurons,
+    Freeze,
+    Reinitialize,
+    RemoveNeurons,
+    Select,
+    Several,
+    SortByStat,
+    select_from_json,
+)
 from graybox.selection import STATISTICS, resolve, sorted_order, statistic
 from tests.small_networks import one_thread  # noqa: F401
 from tests.surgery_cases import Desk
@@ -124,3 +133,45 @@ def test_ties_keep_their_order(desk: Desk) -> None:
     assert sorted_order(conv, "age", descending=True) == tuple(range(conv.neuron_count))
     norms = statistic(conv, "weight_norm")
     assert list(norms[list(sorted_order(conv, "weight_norm", descending=True))]) == sorted(norms, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("query", "predicate"),
+    [
+        (
+            "weight_norm > 1.5 and layer_type == 'Conv2d'",
+            lambda v: v["weight_norm"] > 1.5 and v.layer.startswith("conv"),
+        ),
+        ("layer == 'fc1' and neuron in (0, 3)", lambda v: v.layer == "fc1" and v.neuron in (0, 3)),
+        ("layer like 'conv%' and not frozen and age >= 1", lambda v: v.layer.startswith("conv") and v.age >= 1),
+        ("health == 'young' and neuron % 2 == 0", lambda v: v.health == "young" and v.neuron % 2 == 0),
+        ("df[df['neuron'] < 2]", lambda v: v.neuron < 2),
+    ],
+)
+def test_a_query_selects_as_a_function_does(desk: Desk, query: str, predicate: Any) -> None:
+    found = resolve(desk.network, Select(query=query))
+    assert found == resolve(desk.network, Select(predicate=predicate))
+    assert found != resolve(desk.network, Select())
+
+
+def test_a_query_may_sort_and_limit_and_goes_with_the_other_conditions(desk: Desk) -> None:
+    found = resolve(desk.network, Select(query="layer == 'conv1' sortby weight_norm limit 3"))
+    assert found == resolve(desk.network, Select(layers=("conv1",), lowest=3, statistic="weight_norm"))
+    assert resolve(desk.network, Select(query="neuron < 3", layers=("fc1",), neurons=(2, 5))) == {"fc1": (2,)}
+    select = Select(query="neuron < 3")
+    assert select_from_json(select.to_json()) == select
+
+
+@pytest.mark.parametrize(
+    ("query", "kind", "message"),
+    [
+        ("weight_nrm > 1", Invalid, "weight_norm"),
+        ("weight_norm >", Invalid, "character"),
+        ("show count", Invalid, "a query selects neurons by a condition"),
+        ("@reset", Invalid, "a query selects neurons by a condition"),
+        ("weight_norm < 0", Refused, "no neuron matches all layers and the query weight_norm < 0"),
+    ],
+)
+def test_a_query_that_selects_nothing_says_why(desk: Desk, query: str, kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        resolve(desk.network, Select(query=query))

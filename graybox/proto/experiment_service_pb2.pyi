@@ -2221,6 +2221,7 @@ class NeuronSelection(google.protobuf.message.Message):
     STATISTIC_FIELD_NUMBER: builtins.int
     HIGHEST_FIELD_NUMBER: builtins.int
     HEALTH_FIELD_NUMBER: builtins.int
+    QUERY_FIELD_NUMBER: builtins.int
     all_layers: builtins.bool
     """Instead of layer_ids. An edit of structure leaves out the output, whose neurons are what is predicted."""
     lowest: builtins.int
@@ -2231,6 +2232,10 @@ class NeuronSelection(google.protobuf.message.Message):
     """the highest values instead of the lowest"""
     health: global___NeuronHealth.ValueType
     """only neurons of this health"""
+    query: builtins.str
+    """Only neurons that this query finds (docs/queries.md). Columns: layer, layer_type, layer_id, neuron, health, frozen, and
+    the statistics that SORT_BY_STAT knows.
+    """
     @property
     def layer_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
         """ids or qualified names"""
@@ -2250,9 +2255,10 @@ class NeuronSelection(google.protobuf.message.Message):
         statistic: builtins.str = ...,
         highest: builtins.bool = ...,
         health: global___NeuronHealth.ValueType = ...,
+        query: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["amount", b"amount", "lowest", b"lowest", "share", b"share"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["all_layers", b"all_layers", "amount", b"amount", "health", b"health", "highest", b"highest", "layer_ids", b"layer_ids", "lowest", b"lowest", "neuron_ids", b"neuron_ids", "share", b"share", "statistic", b"statistic"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["all_layers", b"all_layers", "amount", b"amount", "health", b"health", "highest", b"highest", "layer_ids", b"layer_ids", "lowest", b"lowest", "neuron_ids", b"neuron_ids", "query", b"query", "share", b"share", "statistic", b"statistic"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["amount", b"amount"]) -> typing.Literal["lowest", "share"] | None: ...
 
 global___NeuronSelection = NeuronSelection

@@ -146,4 +146,5 @@ def _select(wanted: pb.NeuronSelection, name: str, whole_layers: bool) -> ops.Se
         statistic=statistic,
         highest=wanted.highest,
         health=pb.NeuronHealth.Name(wanted.health).lower() if wanted.health else "",
+        query=limits.check_text("query of the selection", wanted.query, limits.MAX_QUERY),
     )

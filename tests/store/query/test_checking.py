@@ -181,6 +181,12 @@ def test_a_whole_number_is_compared_exactly() -> None:
     assert rows(parse(f"small < {10**19 - 1}"), table).tolist() == [0, 1]
 
 
+def test_a_number_beyond_the_precision_of_a_column_is_no_infinity() -> None:
+    table = ColumnTable({"x": np.array([np.inf, 1, -np.inf, np.nan], dtype=np.float32)})
+    assert rows(parse("x > 1e300"), table).tolist() == [0]
+    assert rows(parse("x < -1e300 or x in (1e300, -1e300)"), table).tolist() == [2]
+
+
 @settings(max_examples=100, deadline=None)
 @given(queries, tables(4))
 def test_checking_and_asking_agree(query: Query, case: Case) -> None:
