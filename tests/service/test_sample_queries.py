@@ -282,3 +282,15 @@ def test_eight_clients_edit_at_once_and_the_end_is_that_of_a_serial_order(run: R
     for name, expected in tags.items():
         assert run.samples.notes.tags.get(name, np.zeros(COUNT, bool)).tolist() == expected.tolist()
     assert run.samples.notes.corrections(np.arange(COUNT)).tolist() == labels.tolist()
+
+
+def test_the_same_language_selects_neurons(run: Running) -> None:
+    selection = pb.NeuronSelection(all_layers=True, query="layer_type == 'Conv2d' and neuron >= 2")
+    answer = run.client.call("ManipulateWeights", pb.ManipulateWeightsRequest(operation=pb.FREEZE, selection=selection))
+    assert answer.success, answer.message
+    layers = dict(run.training.trainer.session.network.named_layers())
+    assert layers["conv"].frozen.tolist() == [False, False, True, True] and not layers["out"].frozen.any()
+    selection.query = "layer_typ == 'Conv2d'"
+    request = pb.ManipulateWeightsRequest(operation=pb.FREEZE, selection=selection)
+    code, details = run.client.status_of("ManipulateWeights", request)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT and "layer_type" in details
