@@ -6,7 +6,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PROTO_VENV := .venv-proto
-BENCHMARKS := step_time first_curve surgery_latency surgery_coverage
+BENCHMARKS := step_time first_curve samples surgery_latency surgery_coverage
 PIP_INSTALL := -m pip install --disable-pip-version-check
 ARGS ?=
 

@@ -27,6 +27,7 @@ from graybox.commands import (
 from graybox.errors import Invalid, NotFound, Refused
 from graybox.hyper_parameters import SETTINGS, apply_changes, check_changes
 from graybox.intervention import Intervention, Performed
+from graybox.learning_rate import kept_learning_rates
 from graybox.neuron_interventions import apply_edit, resolve_edit, undo_edit
 from graybox.sample_interventions import SampleInterventions
 from graybox.session import Session
@@ -126,14 +127,23 @@ class Interventions:
 
     def _hp_change(self, arguments: Mapping[str, Any], _: int) -> Performed:
         changes = dict(arguments["changes"])
-        before = apply_changes(self.session, changes)
+        session = self.session
+        learning_rate = session.learning_rate
+        rates = kept_learning_rates(session.experiment.optimizer, session.experiment.scheduler)
+        before = apply_changes(session, changes)
+
+        def take_back() -> None:
+            apply_changes(session, {name: value for name, value in before.items() if name != "learning_rate"})
+            rates()
+            session.learning_rate = learning_rate
+
         words = [
             f"{SETTINGS[name].label.lower()} {_show(before[name])} → {_show(value)}" for name, value in changes.items()
         ]
         return Performed(
             "Set " + ", ".join(words),
             undo={"changes": before},
-            take_back=lambda: apply_changes(self.session, dict(before)),
+            take_back=take_back,
         )
 
     def _neuron_edit(self, arguments: Mapping[str, Any], sequence: int) -> Performed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import optim
@@ -32,6 +33,26 @@ def rescale_learning_rate(optimizer: optim.Optimizer, scheduler: LRScheduler | N
             rates = getattr(part, name, None)
             if rates is not None:
                 setattr(part, name, [scaled(rate) for rate in rates])
+
+
+def kept_learning_rates(optimizer: optim.Optimizer, scheduler: LRScheduler | None) -> Callable[[], None]:
+    """What puts back every rate of the optimizer and its schedule as it is now, bit for bit."""
+    groups = [
+        (group, {key: group[key] for key in ("lr", *_SCHEDULED) if key in group}) for group in optimizer.param_groups
+    ]
+    parts = [
+        (part, {name: list(getattr(part, name)) for name in ("base_lrs", "max_lrs") if hasattr(part, name)})
+        for part in _with_parts(scheduler)
+    ]
+
+    def put_back() -> None:
+        for group, rates in groups:
+            group.update(rates)
+        for part, kept in parts:
+            for name, each in kept.items():
+                setattr(part, name, list(each))
+
+    return put_back
 
 
 def _with_parts(scheduler: LRScheduler | None) -> list[LRScheduler]:

@@ -21,8 +21,8 @@ from graybox.errors import Invalid, NotFound, Refused
 from graybox.intervention import Intervention, Performed
 from graybox.store.sample_columns import SplitColumns
 from graybox.store.sample_notes import checked_note_name
-from graybox.store.sample_table import copied_column
-from graybox.taken_back import recorded_or_taken_back
+from graybox.store.sample_table import check_copied, copied_column, kind_of
+from graybox.taken_back import all_or_nothing, recorded_or_taken_back
 
 if TYPE_CHECKING:
     from graybox.session import Session
@@ -125,14 +125,13 @@ class SampleInterventions:
         return label
 
     def _checked_copy(self, command: CopyColumn) -> str:
-        for columns in self._splits.values():
-            copied_column(columns, command.source)  # raises for one that there is not
+        check_copied(list(self._splits.values()), command.source)
         if command.name:
             name = checked_note_name(command.name, "column")
             self._check_free(name)
             return name
         taken = {name for columns in self._splits.values() for name in _own_columns(columns)}
-        stem = f"{command.source.removeprefix('tag:')}_copy"
+        stem = f"{command.source.removeprefix('tag:')[:80]}_copy"
         return next(n for n in (stem, *(f"{stem}_{number}" for number in range(2, 1_000))) if n not in taken)
 
     def _check_free(self, name: str) -> None:
@@ -148,25 +147,29 @@ class SampleInterventions:
         samples = self.session.stores.samples
         # A pass that has begun takes the samples of before, the one that replay makes those of after.
         self.session.abandon_evaluation()
-        changed = {
-            split: samples.set_discarded(split, rows, discarded) for split, rows in self._rows(arguments).items()
-        }
+        changed: RowsOfSplits = {}
         verb, already = ("Discarded", "discarded") if discarded else ("Restored", "in use")
 
         def take_back() -> None:
             for split, rows in changed.items():
                 samples.set_discarded(split, rows, not discarded)
 
+        with all_or_nothing(take_back):
+            for split, rows in self._rows(arguments).items():
+                changed[split] = samples.set_discarded(split, rows, discarded)
         return self._done(changed, lambda what: f"{verb} {what}", f"already {already}", take_back)
 
     def _tag(self, arguments: Mapping[str, Any], value: bool) -> Performed:
         samples, tag = self.session.stores.samples, arguments["tag"]
-        changed = {split: samples.set_tag(split, tag, rows, value) for split, rows in self._rows(arguments).items()}
+        changed: RowsOfSplits = {}
 
         def take_back() -> None:
             for split, rows in changed.items():
                 samples.set_tag(split, tag, rows, not value)
 
+        with all_or_nothing(take_back):
+            for split, rows in self._rows(arguments).items():
+                changed[split] = samples.set_tag(split, tag, rows, value)
         text = f"Tagged {{}} {tag}" if value else f"Took the tag {tag} from {{}}"
         already = f"already {'' if value else 'not '}tagged {tag}"
         return self._done(changed, text.format, already, take_back)
@@ -176,13 +179,14 @@ class SampleInterventions:
         self.session.abandon_evaluation()
         before: dict[str, np.ndarray] = {}
         changed: RowsOfSplits = {}
-        for split, rows in self._rows(arguments).items():
-            changed[split], before[split] = samples.correct_labels(split, rows, np.full(len(rows), label))
 
         def take_back() -> None:
             for split, rows in changed.items():
                 samples.correct_labels(split, rows, before[split])
 
+        with all_or_nothing(take_back):
+            for split, rows in self._rows(arguments).items():
+                changed[split], before[split] = samples.correct_labels(split, rows, np.full(len(rows), label))
         names = self.session.experiment.class_names
         name = names[label] if 0 <= label < len(names) else str(label)
         text = "Gave {} the data set's label again" if label < 0 else f"Labelled {{}} as {name}"
@@ -190,8 +194,10 @@ class SampleInterventions:
 
     def _copy(self, arguments: Mapping[str, Any]) -> Performed:
         samples, source, name = self.session.stores.samples, arguments["source"], arguments["name"]
-        for split, columns in self._splits.items():
-            samples.keep_column(split, name, copied_column(columns, source))
+        like = kind_of(source, list(self._splits.values()))
+        with all_or_nothing(lambda: self._drop(name)):
+            for split, columns in self._splits.items():
+                samples.keep_column(split, name, copied_column(columns, source, like))
         return Performed(
             f"Copied column {source} to {name}", undo={"name": name}, value=0, take_back=lambda: self._drop(name)
         )

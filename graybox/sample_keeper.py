@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from graybox.store.sample_columns import Rows, SplitColumns
+from graybox.store.sample_note_writer import check_column_name
 
 if TYPE_CHECKING:
     from graybox.store.samples import SampleStore
@@ -33,6 +34,10 @@ class SampleKeeper(Protocol):
         """Discard samples or take them back; how many changed."""
         ...
 
+    def log(self, name: str, rows: Rows, values: Losses) -> None:
+        """Note a number for each of some samples, float32 [n]."""
+        ...
+
     def replace(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Overwrite all that training changes with what `SplitColumns.state` answered."""
         ...
@@ -53,6 +58,10 @@ class OwnSamples:
 
     def set_discarded(self, rows: Rows, value: bool) -> int:
         return len(self._columns.discard(rows, value))
+
+    def log(self, name: str, rows: Rows, values: Losses) -> None:
+        check_column_name(self._columns, name, known=self._columns.notes.signals)
+        self._columns.notes.log(name, rows, values)
 
     def replace(self, state: Mapping[str, NDArray[Any]]) -> None:
         self._columns.set_state(state)
@@ -81,6 +90,9 @@ class StoredSamples:
         if self._discard is not None:
             return self._discard(rows, value)
         return len(self._store.set_discarded(self._split, rows, value))
+
+    def log(self, name: str, rows: Rows, values: Losses) -> None:
+        self._store.log_signal(self._split, name, rows, values)
 
     def replace(self, state: Mapping[str, NDArray[Any]]) -> None:
         changed = {f"{self._split}/{name}": column for name, column in state.items()}

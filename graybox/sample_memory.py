@@ -14,7 +14,8 @@ from graybox.checks import in_range, is_whole
 from graybox.errors import Invalid, NotFound
 from graybox.randomness import mix, purpose
 from graybox.sample_keeper import OwnSamples, SampleKeeper, StoredSamples, untouched
-from graybox.store.sample_columns import STATE_COLUMNS, Rows, SplitColumns
+from graybox.store.sample_columns import Rows, SplitColumns
+from graybox.store.sample_snapshot import OF_VERSION_1
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,6 +99,18 @@ class SampleMemory(ABC):
         if not is_whole(model_age) or model_age < 0:
             raise Invalid(f"model_age is a whole number of at least 0, not {model_age!r:.100}")
         self._samples().record(rows, loss, predicted, int(model_age))
+
+    def log_signal(self, name: str, ids: Any, values: Any) -> None:
+        """Note a number of your own for each of some samples, such as an entropy, in a column of this name.
+
+        ids: [n]. values: [n]; the last of a sample that comes twice counts. Raises NotFound for an unknown sample,
+        Invalid for other shapes or a name that a column has already; nothing is changed then.
+        """
+        rows = self._rows(ids)
+        found = np.ascontiguousarray(_numbers(values, "values"), dtype=np.float32)
+        if found.shape != rows.shape:
+            raise Invalid(f"{len(rows)} samples need as many values of {name!r}, not {list(found.shape)}")
+        self._samples().log(name, rows, found)
 
     def denylist_samples(self, ids: Any) -> int:
         """Discard these samples too; how many were not discarded before. Raises NotFound for an unknown one and, in a
@@ -188,7 +201,7 @@ class SampleMemory(ABC):
         """Replace what the samples did by what `state_dict` answered. Raises Invalid for that of another data set;
         nothing is changed then. In a run, restoring a checkpoint is the way that its journal knows."""
         columns = state.get("columns")
-        if not isinstance(columns, Mapping) or not set(STATE_COLUMNS) <= set(columns):
+        if not isinstance(columns, Mapping) or not set(OF_VERSION_1) <= set(columns):
             raise Invalid("this is no state of a DataSampleTrackingWrapper; pass what state_dict() answered")
         found = {name: _numbers(column, name) for name, column in columns.items()}
         if state.get("fingerprint") != self.fingerprint() or any(len(c) != len(self) for c in found.values()):

@@ -176,7 +176,9 @@ class Session:
     def record_samples(self, split: str, outcome: BatchOutcome) -> None:
         """Note what a batch did to its samples; and their labels, where the data set does not tell them beforehand."""
         if split in self._without_labels and outcome.targets is not None:
-            self.stores.samples.learn_labels(split, outcome.rows, outcome.targets)
+            # What a person put in the place of the data set's label is not the data set's.
+            own = self.stores.samples.splits[split].notes.corrections(outcome.rows) < 0
+            self.stores.samples.learn_labels(split, outcome.rows[own], outcome.targets[own])
         self.stores.samples.record_batch(
             split, outcome.rows, outcome.losses, outcome.predictions, self.age, outcome.ratings
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from graybox.errors import StorageError
@@ -12,6 +13,20 @@ T = TypeVar("T")
 
 class NotRecorded(StorageError):
     """The disk refused to record something, and it was taken back: nothing changed."""
+
+
+@contextmanager
+def all_or_nothing(take_back: Callable[[], object]) -> Iterator[None]:
+    """What is done inside and raises is taken back. A disk that refused raises NotRecorded then; where it refuses to
+    take back as well, what that raised."""
+    try:
+        yield
+    except StorageError as error:
+        take_back()
+        raise NotRecorded(f"nothing was changed, because it could not be recorded: {error}") from error
+    except BaseException:
+        take_back()
+        raise
 
 
 def recorded_or_taken_back(record: Callable[[], T], take_back: Callable[[], object]) -> T:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from torch.utils.data import Dataset, TensorDataset
 
 from graybox.commands import (
     Command,
@@ -22,10 +22,14 @@ from graybox.commands import (
     TagSamples,
     Undo,
 )
-from graybox.errors import Invalid, NotFound, Refused
+from graybox.errors import Invalid, NotFound, Refused, StorageError
 from graybox.launch import Training, launch
 from graybox.sample_interventions import MAX_INLINE
 from graybox.snapshot import TrainerState
+from graybox.store.query import parse, rows
+from graybox.store.sample_notes import MAX_NOTES
+from graybox.store.sample_table import SampleTable
+from graybox.taken_back import NotRecorded
 from graybox.training_step import with_corrections
 from tests.patience import PATIENCE
 from tests.small_experiments import crash, tick_until, toy_data, toy_experiment, whole_state
@@ -191,3 +195,91 @@ def test_targets_of_any_kind() -> None:
     numbers = torch.rand(3, 2)
     for target in (numbers, [1, 2, 3], torch.rand(3)):
         assert with_corrections(target, corrected) is target
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_a_name_that_files_have_for_something_else_is_refused(start: Start, name: str) -> None:
+    training = prepared(start)
+    with pytest.raises(Invalid, match=r"not \. or \.\."):
+        apply(training, TagSamples((("train", "3"),), tag=name))
+    with pytest.raises(Invalid, match=r"not \. or \.\."):
+        apply(training, CopyColumn("loss", name))
+    assert training.stores.samples.snapshot()
+
+
+class Silent(Dataset[Any]):
+    """Tells its labels only with its samples."""
+
+    def __init__(self, data: TensorDataset) -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.data[index]
+
+
+def test_a_corrected_label_does_not_become_the_data_sets_own(root: Path) -> None:
+    data = toy_data(24)
+    training = launch(toy_experiment(train_dataset=Silent(data), training_steps_to_do=1_000), root_directory=root)
+    tick_until(training, lambda: training.trainer.session.step == 6)
+    own = data.tensors[1].tolist()
+    columns = training.stores.samples.splits["train"]
+    assert columns.label.tolist() == own
+    done = apply(training, CorrectLabels((("train", "0"),), label=(own[0] + 1) % 3))
+    tick_until(training, lambda: training.trainer.session.step == 14)
+    assert columns.label.tolist() == own and columns.truth()[0] == (own[0] + 1) % 3
+    apply(training, Undo(done.sequence))
+    assert columns.truth().tolist() == own
+    training.trainer.end()
+    training.close()
+
+
+def test_an_edit_of_several_splits_is_done_in_all_or_in_none(start: Start) -> None:
+    training = prepared(start)
+    samples = training.stores.samples
+    for number in range(MAX_NOTES):
+        samples.set_tag("val", f"t{number}", [0], True)
+    before = whole_state(training.trainer.session)
+    with pytest.raises(Refused, match="256 tags already"):
+        apply(training, TagSamples((("train", "1"), ("val", "1")), tag="new"))
+    assert differences(before, whole_state(training.trainer.session)) == []
+    assert training.trainer.latest().state is TrainerState.RUNNING
+
+
+@pytest.mark.parametrize("what", ["tag", "label", "discard", "copy"])
+def test_a_sample_log_that_refuses_changes_nothing_and_training_goes_on(
+    start: Start, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    training = prepared(start)
+    session = training.trainer.session
+    before = whole_state(session)
+
+    def refuse(payload: bytes) -> None:
+        raise StorageError("cannot append to the log: No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(session.stores.samples._writer, "append", refuse)
+        with pytest.raises(NotRecorded, match="nothing was changed"):
+            apply(training, EDITS[what])
+    assert differences(before, whole_state(session)) == []
+    now = training.trainer.latest()
+    assert (now.state, now.error) == (TrainerState.RUNNING, "")
+
+
+def test_a_column_that_one_split_has_is_copied_and_asked_for(start: Start) -> None:
+    training = prepared(start)
+    samples = training.stores.samples
+    training.trainer.session.experiment.datasets["train"].log_signal("entropy", [1, 2, 1], [0.5, 0.25, 0.75])
+    apply(training, CopyColumn("entropy"))
+    assert samples.splits["train"].notes.copies["entropy_copy"][:3].tolist()[1:] == [0.75, 0.25]
+    assert np.isnan(samples.splits["val"].notes.copies["entropy_copy"]).all()
+    apply(training, CopyColumn("discarded", "was_out"))
+    samples.add_split("test", 4, [0, 1, 2, 0])
+    table = SampleTable(list(samples.splits.values()))
+    column = table.column("was_out")
+    assert column.null is not None and column.null.tolist() == [False] * (COUNT + 20) + [True] * 4
+    assert len(rows(parse("not was_out and was_out is not null"), table)) == COUNT + 20
+    with pytest.raises(Invalid, match="has a column 'loss' already"):
+        training.trainer.session.experiment.datasets["train"].log_signal("loss", [1], [1.0])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.optim.lr_scheduler import LambdaLR, StepLR
 
 from graybox.commands import Command, DiscardSamples, EditNeurons, Pause, Resume, SetHyperParameters
 from graybox.errors import StorageError
@@ -186,3 +187,25 @@ def test_only_a_disk_that_refuses_is_a_reason_to_take_back() -> None:
     with pytest.raises(KeyError):
         recorded_or_taken_back(lambda: {}["a"], lambda: done.append("back"))
     assert done == []
+
+
+@pytest.mark.parametrize("schedule", ["none", "steps", "warm-up"])
+def test_rates_are_taken_back_bit_for_bit_whatever_schedules_them(
+    root: Path, full_disk: Callable[[Journal], Any], schedule: str
+) -> None:
+    schedulers: dict[str, Any] = {
+        "none": None,
+        "steps": lambda optimizer: StepLR(optimizer, step_size=1, gamma=0.5),
+        "warm-up": lambda optimizer: LambdaLR(optimizer, lambda step: min(step / 100, 1.0)),
+    }
+    training = launch(toy_experiment(scheduler=schedulers[schedule], learning_rate=0.1), root_directory=root)
+    session = training.trainer.session
+    steps = 0 if schedule == "warm-up" else 3
+    tick_until(training, lambda: session.step == steps)
+    session.experiment.optimizer.param_groups[0]["lr"] *= 0.3  # a number that does not divide evenly
+    before, identity = whole_state(session), session.experiment_hash()
+    with full_disk(session.stores.journal), pytest.raises(NotRecorded):
+        apply_only(training, SetHyperParameters({"learning_rate": 0.07, "batch_size": 3}))
+    assert differences(before, whole_state(session)) == [] and session.experiment_hash() == identity
+    training.trainer.end()
+    training.close()

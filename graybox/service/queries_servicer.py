@@ -78,7 +78,11 @@ class QueriesServicer(Area):
     def _note(self, commands: Commands, query: str, matches: int, actor: str) -> None:
         """In the journal, when the trainer comes to it: nobody waits for a step because of a question."""
         if self._waiting.acquire(blocking=False):
-            noted = commands.submit(RecordQuery(query, matches), actor=actor)
+            try:
+                noted = commands.submit(RecordQuery(query, matches), actor=actor)
+            except BaseException:
+                self._waiting.release()
+                raise
             noted.add_done_callback(lambda _: self._waiting.release())
 
 

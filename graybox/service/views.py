@@ -15,6 +15,8 @@ from graybox.service import limits
 from graybox.store.sample_query import Selection
 
 KEPT_VIEWS = 64
+KEPT_ROWS = 20_000_000
+"""Of all views together, 10 bytes each; the newest is kept however long it is."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +47,10 @@ class Views:
         made = View(f"view-{secrets.token_hex(8)}", run_id, query, selection)
         with self._guard:
             self._views[made.view_id] = made
-            while len(self._views) > KEPT_VIEWS:
-                self._views.popitem(last=False)
+            rows = sum(len(view.selection) for view in self._views.values())
+            while len(self._views) > KEPT_VIEWS or (rows > KEPT_ROWS and len(self._views) > 1):
+                _, gone = self._views.popitem(last=False)
+                rows -= len(gone.selection)
         return made
 
     def get(self, view_id: str, run_id: str) -> View:

@@ -115,7 +115,7 @@ class SplitColumns:
 
     def truth(self, rows: Rows | slice = slice(None)) -> NDArray[np.int64]:
         """The class that counts: the label, or what a person put in its place; int64, -1 none."""
-        labels, corrected = self.label[rows], self.notes.corrected
+        labels, corrected = self.label[rows], self.notes.corrected  # read once: the owner may take it away
         return labels if corrected is None else np.where(corrected[rows] >= 0, corrected[rows], labels)
 
     def record(

@@ -84,7 +84,7 @@ class NoteWriter:
         """Note a number for each of some samples: float32 [n]. Raises as `set_tag`, and Invalid for a name that a
         column has already."""
         code, columns, found = self._about(split, rows)
-        self._check_column(columns, name, known=columns.notes.signals)
+        check_column_name(columns, name, known=columns.notes.signals)
         numbers = np.ascontiguousarray(values, dtype=np.float32)
         if numbers.shape != found.shape:
             raise Invalid(f"{len(found)} samples of {split!r} need as many values of {name!r}, not {numbers.shape}")
@@ -99,7 +99,7 @@ class NoteWriter:
         """Keep an array [samples] as a column of this name. Raises Invalid for a name that a column has already or an
         array that does not fit, Refused for one too many, StorageError when the disk refuses."""
         code, columns, _ = self._about(split, ())
-        self._check_column(columns, name, known=())
+        check_column_name(columns, name, known=())
         if values.shape != (columns.count,) or values.dtype.kind not in "iufb":
             raise Invalid(
                 f"a column of split {split!r} has {columns.count} numbers, not {values.dtype} {list(values.shape)}"
@@ -129,14 +129,12 @@ class NoteWriter:
 
     def check_column_name(self, split: str, name: str) -> None:
         """Raises Invalid for a name that a new column cannot have."""
-        checked_note_name(name, "column")
-        self._check_column(self._splits[self._code(split)], name, known=())
+        check_column_name(self._splits[self._code(split)], name)
 
-    def _check_column(self, columns: SplitColumns, name: str, known: Collection[str]) -> None:
-        """Raises Invalid for a name that a column cannot have."""
-        checked_note_name(name, "column")
-        notes = columns.notes
-        if name in known:
-            return
-        if name in TAKEN_NAMES or name in notes.signals or name in notes.copies:
-            raise Invalid(f"split {columns.name!r} has a column {name!r} already; choose another name")
+
+def check_column_name(columns: SplitColumns, name: str, known: Collection[str] = ()) -> None:
+    """Raises Invalid for a name that a column cannot have. known: names that are had already, rightly."""
+    checked_note_name(name, "column")
+    notes = columns.notes
+    if name not in known and (name in TAKEN_NAMES or name in notes.signals or name in notes.copies):
+        raise Invalid(f"split {columns.name!r} has a column {name!r} already; choose another name")

@@ -131,9 +131,9 @@ def is_note(key: str) -> bool:
 
 def checked_note_name(name: str, what: str) -> str:
     """Raises Invalid for what cannot name a tag or a column."""
-    if not _NAME.fullmatch(name) or name != name.strip():
+    if not _NAME.fullmatch(name) or name != name.strip() or name in (".", ".."):
         raise Invalid(
-            f"{name[:100]!r} cannot name a {what}; use 1 to 100 characters, without slashes, colons, control "
-            "characters and spaces at the ends"
+            f"{name[:100]!r} cannot name a {what}; use 1 to 100 characters, not . or .., without slashes, colons, "
+            "control characters and spaces at the ends"
         )
     return name

@@ -79,16 +79,17 @@ class Scores:
         block = self._running.take(rows, axis=0)
         count, mean, squares = block[:, 0:3], block[:, 3:6], block[:, 6:9]
         known = np.isfinite(values)
-        if known.all():
-            count += 1
-            away = values - mean
-            mean += away / count
-        else:
-            count += known
-            values = np.where(known, values, mean)
-            away = values - mean
-            mean += away / np.maximum(count, 1)
-        squares += away * (values - mean)
+        with np.errstate(over="ignore", invalid="ignore"):  # a loss of 1e30 has no square in float32
+            if known.all():
+                count += 1
+                away = values - mean
+                mean += away / count
+            else:
+                count += known
+                values = np.where(known, values, mean)
+                away = values - mean
+                mean += away / np.maximum(count, 1)
+            squares += away * (values - mean)
         # A whole row as one value: several times faster than writing its numbers.
         whole = np.dtype((np.void, block.shape[1] * block.itemsize))
         self._running.view(whole).reshape(-1).put(rows, block.view(whole).reshape(-1))
@@ -134,4 +135,4 @@ class Scores:
 
     def load(self, name: str, values: Any) -> None:
         """Overwrite a column of RUNNING with what `read` answered."""
-        self._running[:, RUNNING.index(name)] = np.nan_to_num(values, nan=0.0)
+        self._running[:, RUNNING.index(name)] = np.nan_to_num(values, nan=0.0, posinf=np.inf, neginf=-np.inf)

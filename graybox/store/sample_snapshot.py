@@ -54,6 +54,15 @@ def image_of(columns: SplitColumns) -> SplitImage:
 
 def write_snapshot(path: Path, splits: Sequence[SplitImage], first_log: int) -> None:
     """Replace the snapshot. Raises StorageError when the disk refuses; the old one is then untouched."""
+    try:
+        content = _content_of(splits, first_log)
+    except (OSError, ValueError, RuntimeError, TypeError) as error:
+        raise StorageError(f"the sample snapshot {path} cannot be made: {error}") from error
+    write_atomically(path, content)
+
+
+def _content_of(splits: Sequence[SplitImage], first_log: int) -> bytes:
+    """The file, made in memory."""
     with h5py.File("samples", "w", driver="core", backing_store=False) as file:
         file.attrs["format"] = FORMAT
         file.attrs["format_version"] = FORMAT_VERSION
@@ -67,8 +76,8 @@ def write_snapshot(path: Path, splits: Sequence[SplitImage], first_log: int) -> 
             for key, column in split.columns.items():
                 file.create_dataset(_place(split.name, key), data=column)
         file.flush()
-        content = file.id.get_file_image()
-    write_atomically(path, content)
+        content: bytes = file.id.get_file_image()
+    return content
 
 
 def read_snapshot(path: Path) -> tuple[list[SplitColumns], int]:

@@ -87,8 +87,15 @@ class SampleTable(ColumnTable):
         if name == "split":
             values: NDArray[Any] = np.repeat(np.arange(len(self.splits)), [columns.count for columns in self.splits])
             return Column(name, kind, values, description, names=tuple(columns.name for columns in self.splits))
-        values = _together([values_of(columns, name) for columns in self.splits])
-        null = values < 0 if name in _UNSEEN_BELOW_0 else None
+        parts = [values_of(columns, name) for columns in self.splits]
+        null = None
+        if kind is Kind.BOOL and name != "correct":
+            # Of a split that came since it was copied, nothing is known.
+            null = _together([np.full(len(part), part.dtype != np.bool_) for part in parts])
+            parts = [part if part.dtype == np.bool_ else np.zeros(len(part), dtype=bool) for part in parts]
+        values = _together(parts)
+        if name in _UNSEEN_BELOW_0:
+            null = values < 0
         if name == "correct":
             null = values < 0
             values = values > 0
@@ -107,8 +114,9 @@ def kind_of(name: str, splits: Sequence[SplitColumns]) -> Kind:
     if name in ("discarded", "corrected", "correct"):
         return Kind.BOOL
     for columns in splits:
-        if name in columns.notes.copies:
-            return Kind.BOOL if columns.notes.copies[name].dtype == np.bool_ else Kind.NUMBER
+        copied = columns.notes.copies.get(name)
+        if copied is not None and copied.dtype == np.bool_:
+            return Kind.BOOL
     return Kind.NUMBER
 
 
@@ -123,15 +131,15 @@ def values_of(columns: SplitColumns, name: str) -> NDArray[Any]:
     if name == "original_label":
         return columns.label
     if name == "corrected":
-        return np.zeros(columns.count, dtype=bool) if notes.corrected is None else notes.corrected >= 0
+        corrected = notes.corrected
+        return np.zeros(columns.count, dtype=bool) if corrected is None else corrected >= 0
     if name == "correct":
         truth = columns.truth()
         known = (truth >= 0) & (columns.prediction >= 0)
         return np.where(known, (truth == columns.prediction).astype(np.int8), np.int8(-1))
-    if name in notes.signals:
-        return notes.signals[name]
-    if name in notes.copies:
-        return notes.copies[name]
+    noted = notes.signals.get(name, notes.copies.get(name))  # read once: the owner may take them away
+    if noted is not None:
+        return noted
     if name in COLUMNS and (name in STATE_COLUMNS or name in DEVIATIONS):
         return columns.column(name)
     if name in COLUMNS:
@@ -139,16 +147,31 @@ def values_of(columns: SplitColumns, name: str) -> NDArray[Any]:
     return np.full(columns.count, np.nan, dtype=np.float32)  # another split has it
 
 
-def copied_column(columns: SplitColumns, source: str) -> NDArray[Any]:
-    """What a copy of a column holds: numbers [count]; of a tag ("tag:NAME"), bool. Raises NotFound."""
+def check_copied(splits: Sequence[SplitColumns], source: str) -> None:
+    """Raises NotFound for what is no column of any split."""
     tag = source.removeprefix("tag:")
     if tag != source:
-        known = columns.notes.tags
-        return known[tag].copy() if tag in known else np.zeros(columns.count, dtype=bool)
-    if source == "split" or source not in (*COLUMNS, *columns.notes.signals, *columns.notes.copies):
-        names = [name for name in (*COLUMNS, *columns.notes.signals, *columns.notes.copies) if name != "split"]
+        known = list(dict.fromkeys(tag for columns in splits for tag in columns.notes.tags))
+        if tag not in known:
+            raise NotFound(f"there is no tag {tag[:100]!r} to copy; there are {', '.join(known) or 'none yet'}")
+        return
+    own = [name for columns in splits for name in (*columns.notes.signals, *columns.notes.copies)]
+    names = [name for name in dict.fromkeys((*COLUMNS, *own)) if name != "split"]
+    if source not in names:
         raise NotFound(f"there is no column {source[:100]!r} to copy; there are {', '.join(names)}, and tag:NAME")
-    return np.array(values_of(columns, source))
+
+
+def copied_column(columns: SplitColumns, source: str, kind: Kind) -> NDArray[Any]:
+    """What a copy of a column of this kind holds, in a split that has it or not: numbers [count]; of a tag
+    ("tag:NAME"), bool."""
+    tag = source.removeprefix("tag:")
+    if tag != source:
+        known = columns.notes.tags.get(tag)
+        return np.zeros(columns.count, dtype=bool) if known is None else known.copy()
+    found = np.array(values_of(columns, source))
+    if kind is Kind.BOOL and source != "correct" and found.dtype != np.bool_:
+        return np.zeros(columns.count, dtype=bool)
+    return found
 
 
 def _together(parts: list[NDArray[Any]]) -> NDArray[Any]:
