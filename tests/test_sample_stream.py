@@ -231,7 +231,9 @@ def test_training_goes_on_after_a_worker_was_killed() -> None:
         stream.commit(stream.next())
         for worker in stream._loader._iterator._workers:  # type: ignore[union-attr]
             os.kill(worker.pid, signal.SIGKILL)
-        with pytest.raises(RuntimeError, match=r"exited unexpectedly|killed"):
+        # What PyTorch says of it depends on what the worker was at: mostly that it exited unexpectedly, or that what it
+        # had sent is gone with it.
+        with pytest.raises((RuntimeError, OSError, EOFError)):
             for _ in range(20):  # what had been prefetched is still served
                 stream.commit(stream.next())
         position = stream.position

@@ -12,16 +12,16 @@ class Cursor:
 
     def __init__(self, source: str, tokens: list[Token]) -> None:
         self.source = source
+        self.tokens = tokens
         self.index = 0
-        self._tokens = tokens
         self._depth = 0
 
     @property
     def current(self) -> Token:
-        return self._tokens[self.index]
+        return self.tokens[self.index]
 
     def ahead(self, count: int = 1) -> Token:
-        return self._tokens[min(self.index + count, len(self._tokens) - 1)]
+        return self.tokens[min(self.index + count, len(self.tokens) - 1)]
 
     def advance(self) -> Token:
         token = self.current
@@ -34,13 +34,11 @@ class Cursor:
 
     def word(self, count: int = 0) -> str:
         """The word there in lower case, or ''."""
-        token = self.ahead(count)
-        return token.value.lower() if token.kind is TokenKind.WORD else ""
+        return (self.ahead(count) if count else self.tokens[self.index]).word
 
     def symbol(self, count: int = 0) -> str:
         """The symbol there, or ''."""
-        token = self.ahead(count)
-        return token.value if token.kind is TokenKind.SYMBOL else ""
+        return (self.ahead(count) if count else self.tokens[self.index]).symbol
 
     def accept_word(self, word: str) -> bool:
         if self.word() != word:

@@ -42,6 +42,7 @@ _SYMBOLS = {
     **{each: (each, PRODUCT) for each in "*/%"},
 }
 _WORDS = {"or": OR, "and": AND, **dict.fromkeys(("in", "like", "between", "is"), COMPARE)}
+_NONE = ("", 0)
 _NEGATABLE = ("in", "like", "between")
 _CONTEXTUAL = frozenset({"order", "sort"})  # reserved before `by` only
 
@@ -54,6 +55,7 @@ class ExpressionParser:
 
     def __init__(self, cursor: Cursor) -> None:
         self.cursor = cursor
+        self._operators = list(map(_operator, cursor.tokens, [*cursor.tokens[1:], cursor.tokens[-1]]))
 
     def condition(self) -> Node:
         """Raises QueryError for anything that is no condition."""
@@ -97,14 +99,9 @@ class ExpressionParser:
         self.cursor.shallower()
         return left
 
-    def _operator(self, count: int = 0) -> tuple[str, int]:
+    def _operator(self) -> tuple[str, int]:
         """The operator at the cursor and its strength; ('', 0) where there is none."""
-        symbol, word = self.cursor.symbol(count), self.cursor.word(count)
-        if symbol:
-            return _SYMBOLS.get(symbol, ("", 0))
-        if word == "not" and self.cursor.word(count + 1) in _NEGATABLE:
-            return word, COMPARE
-        return (word, _WORDS[word]) if word in _WORDS else ("", 0)
+        return self._operators[self.cursor.index]
 
     def _junction(self, left: Node, strength: int) -> Node:
         at = self.cursor.current.at
@@ -305,6 +302,14 @@ class ExpressionParser:
         if isinstance(node, ONLY_CONDITIONS):
             raise self.cursor.error("a column, number or text is expected here, not a condition", node.at)
         return node
+
+
+def _operator(token: Token, following: Token) -> tuple[str, int]:
+    if token.symbol:
+        return _SYMBOLS.get(token.symbol, _NONE)
+    if token.word == "not" and following.word in _NEGATABLE:
+        return token.word, COMPARE
+    return (token.word, _WORDS[token.word]) if token.word in _WORDS else _NONE
 
 
 def _count(least: int, most: int) -> str:

@@ -31,12 +31,10 @@ def parse(text: str) -> Query:
     opening = _OPENING.match(text)
     query = _read(text, 0, len(text)) if opening is None else _unwrapped(text, opening.end())
     # What is kept or sent on is the canonical text, which has to be short enough to be read again.
-    if len(text) * _MAY_GROW > MAX_CHARACTERS and len(query.text()) > MAX_CHARACTERS:
-        raise QueryError(
-            f"a query has at most {MAX_CHARACTERS} characters, written out in full this one has {len(query.text())}",
-            len(text),
-            text,
-        )
+    length = len(query.text()) if len(text) * _MAY_GROW > MAX_CHARACTERS else 0
+    if length > MAX_CHARACTERS:
+        problem = f"a query has at most {MAX_CHARACTERS} characters, written out in full this one has {length}"
+        raise QueryError(problem, len(text), text)
     return query
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from graybox.store.query.query_error import QueryError
 from graybox.store.query.tree import MAX_CHARACTERS
 
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
-_SPACE = re.compile(r"[ \t\r\n]*")
+_SPACE = " \t\r\n"
 _NUMBER = r"(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"
 _WORD = r"(?P<word>[A-Za-z_][A-Za-z0-9_]*)"
 _TOKEN = re.compile(
@@ -54,15 +54,20 @@ class TokenKind(StrEnum):
     END = "end"
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
-    """value: what is meant, without quotes; number: of NUMBER and PERCENTILE. It is source[at:end]."""
+_KINDS = {kind.value: kind for kind in TokenKind}
+
+
+class Token(NamedTuple):
+    """value: what is meant, without quotes; number: of NUMBER and PERCENTILE. word: in lower case, of WORD; symbol: of
+    SYMBOL; '' of others. It is source[at:end]."""
 
     kind: TokenKind
     value: str
     at: int
     end: int
     number: int | float = 0
+    word: str = ""
+    symbol: str = ""
 
     def __str__(self) -> str:
         """As an error cites it."""
@@ -116,8 +121,9 @@ class _Cutter:
             at = token.end
 
     def _after_space(self, at: int) -> int:
-        space = _SPACE.match(self.source, at, self.end)
-        return space.end() if space else at
+        while at < self.end and self.source[at] in _SPACE:
+            at += 1
+        return at
 
     def _token(self, at: int) -> Token:
         char = self.source[at]
@@ -126,7 +132,7 @@ class _Cutter:
         match = self.pattern.match(self.source, at, self.end)
         if match is None:
             raise self._strange(at)
-        kind = TokenKind(str(match.lastgroup))
+        kind = _KINDS[str(match.lastgroup)]
         if kind is TokenKind.TAG:
             return self._tag(at, match.end())
         if kind is TokenKind.NUMBER:
@@ -135,7 +141,9 @@ class _Cutter:
             return self._percentile(at, match.end())
         if match[0] in "*/" and self.source.startswith(match[0], match.end()):
             raise QueryError(f"there is no operator {match[0] * 2}", at, self.source)
-        return Token(kind, match[0], at, match.end())
+        if kind is TokenKind.WORD:
+            return Token(kind, match[0], at, match.end(), word=match[0].lower())
+        return Token(kind, match[0], at, match.end(), symbol=match[0])
 
     def _strange(self, at: int) -> QueryError:
         char = self.source[at]

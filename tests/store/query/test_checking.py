@@ -181,6 +181,16 @@ def test_a_whole_number_is_compared_exactly() -> None:
     assert rows(parse(f"small < {10**19 - 1}"), table).tolist() == [0, 1]
 
 
+def test_long_lists_find_what_is_in_them() -> None:
+    values = np.array([np.nan, -1e9, 0, 7.5, 20, 1e9, np.inf])
+    items = ", ".join(str(number) for number in [20, 7.5, *range(8, 19), 0])
+    for dtype, found in ((np.float64, [2, 3, 4]), (np.float32, [2, 3, 4])):
+        assert rows(parse(f"x in ({items})"), ColumnTable({"x": values.astype(dtype)})).tolist() == found
+    whole = ColumnTable({"x": np.array([-(2**40), 0, 7, 20, 2**40])})
+    assert rows(parse(f"x in ({items})"), whole).tolist() == [1, 3]
+    assert rows(parse(f"x not in ({items})"), whole).tolist() == [0, 2, 4]
+
+
 def test_a_number_beyond_the_precision_of_a_column_is_no_infinity() -> None:
     table = ColumnTable({"x": np.array([np.inf, 1, -np.inf, np.nan], dtype=np.float32)})
     assert rows(parse("x > 1e300"), table).tolist() == [0]

@@ -81,7 +81,8 @@ def check_is_tree(node: Any) -> None:
 
 def check_harmless(text: str) -> Query | None:
     """Whatever the text is, parsing it and asking it of a table ends in an answer or in a QueryError."""
-    assert seconds(text) < SOON or seconds(text) < SOON
+    # Others use the machine as well, so that the shortest of a few times is the query's own.
+    assert any(seconds(text) < SOON for _ in range(5))
     try:
         query = parse(text)
     except QueryError as error:
