@@ -30,7 +30,7 @@ PLACES: dict[str, Callable[[Desk], tuple[Any, str]]] = {
     "their reset": lambda desk: (desk.network.find_layer("conv1")[1].records, "reset"),
     "the structure": lambda desk: (desk.network.structure, "commit"),
     "the flags": lambda desk: (desk.wrapper, "refresh"),
-    "the wiring": lambda desk: (desk.network, "_wire"),
+    "the wiring": lambda desk: (desk.network, "rewire"),
 }
 
 
@@ -69,7 +69,7 @@ def test_a_failing_undo_changes_nothing_either(edit: NeuronEdit) -> None:
     original = desk.state()
     applied = desk.do(edit)
     before = desk.state()
-    with failing(desk.network, "_wire", 0), pytest.raises(RuntimeError, match="snow"):
+    with failing(desk.network, "rewire", 0), pytest.raises(RuntimeError, match="snow"):
         desk.undo(applied)
     assert differences(before, desk.state()) == []
     desk.undo(applied)
