@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def capture(session: Session) -> dict[str, Any]:
         "scheduler": None if scheduler is None else to_plain(scheduler.state_dict()),
         "layers": {name: to_plain(layer.ops_state()) for name, layer in session.network.named_layers()},
         "newcomers": to_plain(session.optimizer.state_dict()),
-        "stream": {"epoch": session.stream.position.epoch, "offset": session.stream.position.offset},
+        "stream": asdict(session.stream.position),
         "samples": {name: torch.from_numpy(np.array(value)) for name, value in stores.samples.state().items()},
         "task": experiment.task.state_dict(),
     }
@@ -220,7 +221,7 @@ def restore_all(session: Session, payload: Mapping[str, Any]) -> None:
     session.full_eval_frequency = values["full_eval_frequency"]
     session.checkpoint_frequency = values["checkpoint_frequency"]
     session.stores.samples.load_state({name: value.numpy() for name, value in payload["samples"].items()})
-    session.stream.rewind(Position(payload["stream"]["epoch"], payload["stream"]["offset"]))
+    session.stream.rewind(Position(**payload["stream"]))
     experiment.task.load_state_dict(payload["task"])
     session.abandon_evaluation()
     session.last_train = None  # what the future did

@@ -108,6 +108,42 @@ class CorrectLabels(SampleEdit):
 
 
 @dataclass(frozen=True)
+class WeighSamples(SampleEdit):
+    """From the next batch on an epoch draws each of these training samples so often: a number from 0 to
+    graybox.epoch_order.MAX_WEIGHT, 1 unless somebody says otherwise; 0.5: in every other epoch, at random."""
+
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class RebalanceClasses(SampleEdit):
+    """Weigh training samples so that their classes are equally frequent.
+
+    how: "oversample", each as frequent as the largest class; "undersample", as the smallest; "balance", as a class is
+    on average; "none", all weights 1 again. samples, rows: only these, whatever the others do; neither: all that are in
+    use.
+    """
+
+    how: str = "balance"
+
+
+@dataclass(frozen=True)
+class KeepShare(SampleEdit):
+    """Discard some of these samples at random, so that a share of those in use stays in use: in (0, 1], rounded up, of
+    each split."""
+
+    share: float = 1.0
+
+
+@dataclass(frozen=True)
+class KeepRatio(SampleEdit):
+    """Discard some of these samples at random, so that for each of the others in use at most `ratio` of them stay in
+    use: 0 or more, rounded down, of each split that they are in."""
+
+    ratio: float = 1.0
+
+
+@dataclass(frozen=True)
 class CopyColumn(Command):
     """Keep what a column (or "tag:NAME") holds now, of all splits, under another name; empty: one is made up."""
 

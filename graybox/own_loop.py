@@ -136,7 +136,7 @@ class OwnLoop:
         session = self._take("reset the data iterators")
         self._next_row = 0
         position = session.stream.position
-        if position.offset:
+        if position.offset or position.extra:
             session.stream.rewind(Position(position.epoch + 1))
             self._unrecorded = True
 

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -29,6 +30,16 @@ def mix(*numbers: int) -> int:
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
         state ^= state >> 31
     return state >> 1
+
+
+def hashes(seed: int, numbers: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """A well-mixed 64-bit number for each of several, as `mix`: different ones for different numbers."""
+    state = numbers.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(mix(seed))
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        state ^= state >> np.uint64(shift)
+        state *= np.uint64(factor)
+    state ^= state >> np.uint64(31)
+    return state
 
 
 @lru_cache(maxsize=256)

@@ -13,12 +13,18 @@ from graybox.commands import (
     CorrectLabels,
     DeleteColumn,
     DiscardSamples,
+    KeepRatio,
+    KeepShare,
+    RebalanceClasses,
     RecordQuery,
     SampleEdit,
     TagSamples,
+    WeighSamples,
 )
 from graybox.errors import Invalid, NotFound, Refused
 from graybox.intervention import Intervention, Performed
+from graybox.randomness import mix
+from graybox.sample_weighing import TRAIN, check_drawn, left_out, weights_for
 from graybox.store.sample_columns import SplitColumns
 from graybox.store.sample_notes import checked_note_name
 from graybox.store.sample_table import check_copied, copied_column, kind_of
@@ -44,6 +50,7 @@ class SampleInterventions:
             "tag_add": lambda arguments, _: self._tag(arguments, True),
             "tag_remove": lambda arguments, _: self._tag(arguments, False),
             "label_change": lambda arguments, _: self._correct(arguments),
+            "sample_weight": lambda arguments, _: self._weigh(arguments),
             "metadata_copy": lambda arguments, _: self._copy(arguments),
             "metadata_delete": lambda arguments, _: self._delete(arguments),
             "query_execute": lambda arguments, _: Performed(f"Asked: {arguments['query']}"),
@@ -59,6 +66,13 @@ class SampleInterventions:
                 if command.discarded:
                     self._check_left(rows)
                 return Intervention("sample_discard" if command.discarded else "sample_restore", self._inline(rows))
+            case KeepShare() | KeepRatio():
+                seed = mix(self.session.seed, self.session.stores.journal.last_sequence)
+                rows = left_out(command, self._rows_of(command), self._splits, seed)
+                self._check_left(rows)
+                return Intervention("sample_discard", self._inline(rows))
+            case WeighSamples() | RebalanceClasses():
+                return self._resolved_weights(command)
             case TagSamples():
                 tag = checked_note_name(command.tag, "tag")
                 kind = "tag_add" if command.value else "tag_remove"
@@ -103,12 +117,23 @@ class SampleInterventions:
             raise Invalid("no sample was named")
         return {split: np.unique(rows) for split, rows in whole.items() if len(rows)}
 
+    def _resolved_weights(self, command: WeighSamples | RebalanceClasses) -> Intervention:
+        all_of_them = isinstance(command, RebalanceClasses) and not command.samples and not command.rows
+        chosen = {} if all_of_them else self._rows_of(command)
+        rows, weights = weights_for(command, chosen, self._splits[TRAIN])
+        if isinstance(command, WeighSamples):
+            return Intervention("sample_weight", {"weight": float(command.weight), **self._inline({TRAIN: rows})})
+        kept = self._inline({TRAIN: weights})
+        values = {key.replace("rows", "weights"): value for key, value in kept.items()}
+        return Intervention("sample_weight", {"how": command.how, **self._inline({TRAIN: rows}), **values})
+
     def _check_left(self, rows: RowsOfSplits) -> None:
-        if "train" in rows:
-            left = ~self._splits["train"].discarded
-            left[rows["train"]] = False
+        if TRAIN in rows:
+            left = ~self._splits[TRAIN].discarded
+            left[rows[TRAIN]] = False
             if not left.any():
                 raise Refused("this would leave no training sample; keep at least one")
+            check_drawn(self._splits[TRAIN].notes.weights(), ~left)
 
     def _checked_label(self, label: int | None) -> int:
         """The class that labels are corrected to; -1, that of the data set again."""
@@ -192,6 +217,30 @@ class SampleInterventions:
         text = "Gave {} the data set's label again" if label < 0 else f"Labelled {{}} as {name}"
         return self._done(changed, text.format, "already labelled so", take_back, values=before)
 
+    def _weigh(self, arguments: Mapping[str, Any]) -> Performed:
+        samples = self.session.stores.samples
+        rows = self._rows(arguments)
+        weights = {split: np.full(len(found), arguments["weight"]) for split, found in rows.items()} if (
+            "weight" in arguments
+        ) else self._values(arguments, "weights")  # fmt: skip
+        before: dict[str, np.ndarray] = {}
+        changed: RowsOfSplits = {}
+
+        def take_back() -> None:
+            for split, found in changed.items():
+                samples.set_weights(split, found, before[split])
+
+        with all_or_nothing(take_back):
+            for split, found in rows.items():
+                changed[split], before[split] = samples.set_weights(split, found, weights[split])
+        if "weight" in arguments:
+            text = f"Draws {{}} {arguments['weight']:g} times in an epoch"
+        elif arguments["how"] == "none":
+            text = "Draws {} once in an epoch again"
+        else:
+            text = f"Rebalanced classes ({arguments['how']}): other weights for {{}}"
+        return self._done(changed, text.format, "already drawn so", take_back, values=before)
+
     def _copy(self, arguments: Mapping[str, Any]) -> Performed:
         samples, source, name = self.session.stores.samples, arguments["source"], arguments["name"]
         like = kind_of(source, list(self._splits.values()))
@@ -266,9 +315,13 @@ class SampleInterventions:
         elif entry.kind == "metadata_delete":
             self._put_column(undo["name"], self.session.stores.blobs.get(undo["values_blob"]), list(undo["logged"]))
         elif entry.kind == "label_change":
-            before = self._rows({key.replace("values", "rows"): v for key, v in undo.items() if "values" in key})
+            before = self._values(undo, "values")
             for split, rows in self._rows(undo).items():
                 samples.correct_labels(split, rows, before[split])
+        elif entry.kind == "sample_weight":
+            before = self._values(undo, "values")
+            for split, rows in self._rows(undo).items():
+                samples.set_weights(split, rows, before[split])
         else:
             for split, rows in self._rows(undo).items():
                 if entry.kind in ("tag_add", "tag_remove"):
@@ -283,6 +336,12 @@ class SampleInterventions:
         if sum(map(len, rows.values())) > MAX_INLINE:
             return {"rows_blob": self.session.stores.blobs.put(rows)}
         return {"rows": {split: found.tolist() for split, found in rows.items()}}
+
+    def _values(self, arguments: Mapping[str, Any], name: str) -> dict[str, np.ndarray]:
+        """Numbers that an entry holds beside its rows, under names like theirs."""
+        if f"{name}_blob" in arguments:
+            return dict(self.session.stores.blobs.get(arguments[f"{name}_blob"]))
+        return {split: np.asarray(found) for split, found in arguments[name].items()}
 
     def _rows(self, arguments: Mapping[str, Any]) -> RowsOfSplits:
         if "rows_blob" in arguments:

@@ -19,8 +19,14 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from graybox.data_samples_with_ops import CollateWithRows, LoadFailure, SeededDataset, Token, sample_seed
+from graybox.epoch_order import EpochOrder, Position, Weights
 from graybox.errors import GrayboxError, Invalid, Refused
-from graybox.randomness import permutation
+from graybox.randomness import mix
+
+__all__ = ["Position", "SampleLoadError", "SampleStream", "TrainBatch"]
+
+EMPTY_EPOCHS = 1_000
+"""So many in a row may serve nothing, as where all weights are small."""
 
 
 class SampleLoadError(GrayboxError):
@@ -29,14 +35,6 @@ class SampleLoadError(GrayboxError):
     def __init__(self, message: str, trace: str) -> None:
         super().__init__(message)
         self.trace = trace
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where the stream stands: so many samples of this epoch's order are used up."""
-
-    epoch: int = 0
-    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,8 @@ class TrainBatch:
 
 @dataclass(frozen=True)
 class _Planned:
-    """A batch that was planned: on which discards and batch size, and where the stream stands before and after it."""
+    """A batch that was planned: on which discards, weights and batch size, and where the stream stands before and
+    after it."""
 
     version: int
     batch_size: int
@@ -59,9 +58,10 @@ class _Planned:
 
 
 class SampleStream:
-    """Endless batches of the samples that are not discarded.
+    """Endless batches of the samples that are not discarded, each drawn as often as its weight says.
 
-    discarded: answers (version, bool [samples]); the version grows whenever the mask changes.
+    discarded: answers (version, bool [samples]); the version grows whenever the mask or the weights change.
+    weights: answers the samples' weights, see EpochOrder.of.
     A batch counts only once `commit` is called: until then `next` answers the same one again.
     An epoch never ends in a batch of one, which would fail in batch normalisation: a sample that would be left over
     goes with the batch before, or, where a discard or another batch size leaves it behind alone, waits for the next
@@ -79,14 +79,16 @@ class SampleStream:
         workers: int = 0,
         collate: Callable[[list[Any]], Any] | None = None,
         pin_memory: bool = False,
+        weights: Callable[[], Weights | None] = lambda: None,
     ) -> None:
         self.position = Position()
         self.batch_size = batch_size
         self._count = len(dataset)
         self._discarded = discarded
+        self._weights = weights
         self._seed = seed
         self._shuffle = shuffle
-        self._order: tuple[int, np.ndarray] | None = None
+        self._order: tuple[tuple[int, int], EpochOrder] | None = None
         self._planned: deque[_Planned] = deque()
         # Where the plan goes on once all that was planned is used up.
         self._planned_to: Position | None = None
@@ -164,34 +166,52 @@ class SampleStream:
         empty_epochs = 0
         while True:
             version, discarded = self._discarded()
-            order = self._epoch_order(position.epoch)
+            order = self._epoch_order(position.epoch, version)
             # Two more than a batch, to see whether exactly one sample would be left over for the last batch.
-            left = first_kept(order, discarded, position.offset, self.batch_size + 2)
-            if not left.size:
+            left = first_kept(order.rows, discarded, order.index_of(position), self.batch_size + 2)
+            alone = left.size == 1 and self.batch_size > 1
+            if not left.size or (alone and self._kept(discarded) > 1):
                 empty_epochs += 1
-                if empty_epochs > 2:
-                    raise Refused("every training sample is discarded; restore some to train on")
+                if empty_epochs > (2 if order.copies is None else EMPTY_EPOCHS):
+                    raise Refused(
+                        "every training sample is discarded or has the weight 0; restore some to train on"
+                        if order.copies is not None
+                        else "every training sample is discarded; restore some to train on"
+                    )
                 position = Position(position.epoch + 1)
                 continue
             empty_epochs = 0
             take = min(self.batch_size, left.size)
-            if left.size == 1 and self.batch_size > 1 and np.count_nonzero(~discarded) > 1:
-                position = Position(position.epoch + 1)
-                continue
             if left.size - take == 1 and take > 1:
                 take += 1
-            epoch = position.epoch
-            rows = order[left[:take]]
-            position = Position(epoch + 1) if take == left.size else Position(epoch, int(left[take - 1]) + 1)
+            rows, draws = order.rows[left[:take]], left[:take]
+            position = Position(order.epoch + 1) if take == left.size else order.behind(int(left[take - 1]))
             self._planned.append(_Planned(version, self.batch_size, before, after=position))
             self._planned_to = before = position
-            yield [Token(int(row), sample_seed(self._seed, epoch, int(row))) for row in rows]
+            copies = np.zeros(take, dtype=np.int64) if order.copies is None else order.copies[draws]
+            yield [
+                Token(row, _seed_of(self._seed, order.epoch, row, copy))
+                for row, copy in zip(rows.tolist(), copies.tolist(), strict=True)
+            ]
 
-    def _epoch_order(self, epoch: int) -> np.ndarray:
-        if self._order is None or self._order[0] != epoch:
-            order = permutation(self._seed, epoch, self._count) if self._shuffle else np.arange(self._count)
-            self._order = (epoch, order)
+    def _kept(self, discarded: np.ndarray) -> int:
+        """How many samples can be served at all."""
+        weights = self._weights()
+        return int(np.count_nonzero(~discarded if weights is None else ~discarded & (weights > 0)))
+
+    def _epoch_order(self, epoch: int, version: int) -> EpochOrder:
+        weights = self._weights()
+        key = (epoch, -1 if weights is None else version)
+        if self._order is None or self._order[0] != key:
+            order = EpochOrder.of(self._seed, epoch, self._count, shuffle=self._shuffle, weights=weights)
+            self._order = (key, order)
         return self._order[1]
+
+
+def _seed_of(seed: int, epoch: int, row: int, copy: int) -> int:
+    """Of the augmentation of one draw: another one for each copy."""
+    first = sample_seed(seed, epoch, row)
+    return mix(first, copy) if copy else first
 
 
 def first_kept(order: np.ndarray, discarded: np.ndarray, offset: int, wanted: int) -> np.ndarray:

@@ -129,6 +129,7 @@ class Session:
             workers=experiment.workers,
             collate=experiment.collate,
             pin_memory=experiment.device.type == "cuda",
+            weights=lambda: stores.samples.splits["train"].notes.weight,
         )
         self._training_step = TrainingStep(experiment, self.stream, self.seed)
 
@@ -288,11 +289,14 @@ class Session:
 
 
 def _data_state(columns: SplitColumns) -> list[Any]:
-    """Which samples are left out and, where there are any, which labels were corrected."""
+    """Which samples are left out and, where there are any, which labels were corrected and which weights given."""
     found: list[Any] = [np.flatnonzero(columns.discarded).tolist()]
     if columns.notes.corrected is not None:
         rows = np.flatnonzero(columns.notes.corrected >= 0)
         found.append([rows.tolist(), columns.notes.corrected[rows].tolist()])
+    if columns.notes.weight is not None:
+        rows = np.flatnonzero(columns.notes.weight != 1)
+        found.append(["weights", rows.tolist(), columns.notes.weight[rows].tolist()])
     return found
 
 

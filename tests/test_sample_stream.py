@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 from graybox.data_samples_with_ops import SeededDataset, Token, sample_seed
+from graybox.epoch_order import EpochOrder, copies_of
 from graybox.errors import Invalid, Refused
 from graybox.randomness import permutation
 from graybox.sample_stream import Position, SampleLoadError, SampleStream, first_kept
@@ -139,6 +140,60 @@ def test_first_kept(discarded: list[bool], offset: int, wanted: int, random: Any
     random.shuffle(order)
     expected = [i for i in range(offset, len(order)) if not discarded[order[i]]][:wanted]
     assert first_kept(np.array(order), np.array(discarded), offset, wanted).tolist() == expected
+
+
+class Weights(Mask):
+    """Weights beside the mask, under the same version."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.weights: np.ndarray | None = None
+
+    def weigh(self, weights: list[float]) -> None:
+        self.weights = np.array(weights, dtype=np.float32)
+        self.version += 1
+
+
+WEIGHTS = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 2.5]), min_size=12, max_size=12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(2, 7), st.lists(st.tuples(WEIGHTS, st.integers(1, 4)), min_size=1, max_size=5))
+def test_batches_follow_the_weights_from_the_next_one_on(size: int, spans: list[tuple[list[float], int]]) -> None:
+    mask = Weights(12)
+    stream = SampleStream(Augmented(12), mask, batch_size=size, seed=5, weights=lambda: mask.weights)
+    for weights, batches in spans:
+        if sum(weights) < 2:
+            weights = [1.0] * 12
+        mask.weigh(weights)
+        mask.set([0], bool(batches % 2))
+        for _ in range(batches):
+            position, expected = stream.position, list[tuple[int, int]]()
+            while not expected:
+                order = EpochOrder.of(5, position.epoch, 12, shuffle=True, weights=mask.weights)
+                draws = zip(order.rows.tolist(), copies_of(order).tolist(), strict=True)
+                left = [d for i, d in enumerate(draws) if i >= order.index_of(position) and not mask.discarded[d[0]]]
+                alone = len(left) == 1 and (~mask.discarded & (mask.weights > 0)).sum() > 1
+                expected = [] if alone else left if len(left) == size + 1 else left[:size]
+                epoch, position = position.epoch, Position(position.epoch + 1)
+            batch = stream.next()
+            assert batch.rows.tolist() == [row for row, _ in expected]
+            seen = {(row, data.tobytes()) for (row, _), data in zip(expected, batch.data[0].numpy(), strict=True)}
+            assert len(seen) == len(expected), "two draws of a sample were augmented alike"
+            for (row, copy), data in zip(expected, batch.data[0], strict=True):
+                if not copy:
+                    assert torch.equal(data, SeededDataset(Augmented(12))[Token(row, sample_seed(5, epoch, row))][1][0])
+            stream.commit(batch)
+
+
+def test_where_no_epoch_draws_anything_it_is_said() -> None:
+    mask = Weights(3)
+    mask.weigh([0.0, 0.0, 0.0])
+    stream = SampleStream(Augmented(3), mask, batch_size=2, seed=5, weights=lambda: mask.weights)
+    with pytest.raises(Refused, match="has the weight 0"):
+        stream.next()
+    mask.weigh([0.1, 0.1, 0.0])  # an epoch in a hundred draws two: it is found
+    assert sorted(stream.next().rows.tolist()) == [0, 1]
 
 
 def test_each_epoch_serves_every_sample_once_in_another_order() -> None:

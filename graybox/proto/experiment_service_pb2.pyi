@@ -1625,6 +1625,14 @@ class DataEditRequest(google.protobuf.message.Message):
       "discarded"             bool_value: true discards, false restores
       "tags" or "tags:NAME"   type EDIT_ADD or EDIT_REMOVE; string_value: the tag, where stat_name does not name it
       "label"                 string_value: the class's number or name that counts from now on; empty: the data set's again
+      "sampling_weight"       string_value: how often an epoch of training draws each of the samples, a number from 0 to 100;
+                              1 unless somebody says otherwise; 0.5: in half of the epochs, at random
+      "__rebalance__"         string_value "balance", "oversample" or "undersample": weights that make classes equally
+                              frequent, as a class is on average, as the largest, as the smallest; "none": all weights 1
+                              again. Of the samples, or of all that are in use where none is named
+      "__keep_share__"        string_value: the share in (0, 1] of the samples that stays in use; the others are discarded
+      "__allowed_to_denied__" string_value: for each other sample that is in use, so many of the samples stay in use, the
+                              rest is discarded
       "__copy_metadata__"     string_value: the column to copy, or "source=name" with the copy's name; no samples
       "__delete_metadata__"   string_value: the column to delete, one that was copied or logged; no samples
     """

@@ -7,6 +7,7 @@ Payloads (record_log.py, kind "SAMP"), little-endian, by their first byte; a spl
     N  uint8 kind, uint16 split, uint16 length of a name in UTF-8, the name, then by its kind
        t, u  int64 rows [n]: given the tag of this name, or it is taken from them
        c     int64 rows [n], int64 labels [n]: put in the place of the data set's; -1, that of the data set again
+       w     int64 rows [n], float32 weights [n]: how often an epoch draws them
        l     int64 rows [n], int64 labels [n]: the data set's own, learnt when they were loaded
        s     int64 rows [n], float32 values [n]: the signal of this name
        k     a .npy file: a column of this name
@@ -70,6 +71,11 @@ def tag_payload(split: int, name: str, rows: Rows, value: bool) -> bytes:
 def labels_payload(split: int, rows: Rows, labels: NDArray[np.int64]) -> bytes:
     """Labels [n] put in the place of the data set's; -1 for those of the data set again."""
     return _note(b"c", split, "") + rows.tobytes() + labels.tobytes()
+
+
+def weights_payload(split: int, rows: Rows, weights: NDArray[np.float32]) -> bytes:
+    """How often an epoch draws samples, [n]."""
+    return _note(b"w", split, "") + rows.tobytes() + weights.tobytes()
 
 
 def learnt_payload(split: int, rows: Rows, labels: NDArray[np.int64]) -> bytes:
@@ -174,6 +180,11 @@ def _labels(columns: SplitColumns, name: str, payload: bytes, start: int) -> Non
     columns.notes.correct(columns.checked_rows(rows), labels)
 
 
+def _weights(columns: SplitColumns, name: str, payload: bytes, start: int) -> None:
+    rows, weights = _arrays(payload, start, ["<i8", "<f4"])
+    columns.notes.weigh(columns.checked_rows(rows), weights)
+
+
 def _learnt(columns: SplitColumns, name: str, payload: bytes, start: int) -> None:
     rows, labels = _arrays(payload, start, ["<i8", "<i8"])
     columns.label[columns.checked_rows(rows)] = labels
@@ -195,6 +206,7 @@ _NOTES: dict[bytes, Callable[[SplitColumns, str, bytes, int], object]] = {
     b"t": lambda columns, name, payload, start: _tag(columns, name, payload, start, True),
     b"u": lambda columns, name, payload, start: _tag(columns, name, payload, start, False),
     b"c": _labels,
+    b"w": _weights,
     b"l": _learnt,
     b"s": _signal,
     b"k": _column,

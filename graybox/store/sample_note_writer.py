@@ -12,13 +12,19 @@ from numpy.typing import ArrayLike, NDArray
 from graybox.errors import Invalid
 from graybox.store.record_log import RecordLog
 from graybox.store.sample_columns import STATE_COLUMNS, Rows, SplitColumns
-from graybox.store.sample_log import column_payload, labels_payload, signal_payload, tag_payload
+from graybox.store.sample_log import (
+    column_payload,
+    labels_payload,
+    signal_payload,
+    tag_payload,
+    weights_payload,
+)
 from graybox.store.sample_notes import checked_note_name
 from graybox.store.sample_scores import DEVIATIONS
 
 TAKEN_NAMES = frozenset(
     (*STATE_COLUMNS, "label", "id", "sample_id", "origin", "split", "tag", "tags", *DEVIATIONS,
-     "correct", "wrong", "original_label", "corrected")
+     "correct", "wrong", "original_label", "corrected", "weight")
 )  # fmt: skip
 """Names that no column of a person's may have."""
 
@@ -76,6 +82,28 @@ class NoteWriter:
             if len(changed):
                 self._writer.append(labels_payload(code, changed, wanted[differ]))
                 columns.notes.correct(changed, wanted[differ])
+                self._version += 1
+                self.discard_version += 1
+        return changed, before
+
+    def set_weights(self, split: str, rows: ArrayLike, weights: ArrayLike) -> tuple[Rows, NDArray[np.float32]]:
+        """How often an epoch draws samples: float32 [n], 0 or more. Answers (rows that changed, their weights before).
+        Durable after `sync`.
+
+        Raises NotFound for an unknown split or row, Invalid for what is no weight, StorageError when the disk refuses;
+        nothing is changed then.
+        """
+        code, columns, found = self._about(split, rows)
+        wanted = np.ascontiguousarray(weights, dtype=np.float32)
+        if wanted.shape != found.shape or not ((wanted >= 0) & (wanted < np.inf)).all():
+            raise Invalid(f"{len(found)} samples of {split!r} need as many weights, of 0 or more")
+        with self._guard:
+            old = columns.notes.weights(found)
+            differ = old != wanted
+            changed, before = found[differ], old[differ]
+            if len(changed):
+                self._writer.append(weights_payload(code, changed, wanted[differ]))
+                columns.notes.weigh(changed, wanted[differ])
                 self._version += 1
                 self.discard_version += 1
         return changed, before

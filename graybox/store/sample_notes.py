@@ -1,4 +1,4 @@
-"""What people and their code noted of samples: tags, corrected labels, logged signals, copied columns."""
+"""What people and their code noted of samples: tags, corrected labels, weights, logged signals, copied columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Rows = NDArray[np.int64]
 MAX_NOTES = 256
 """So many tags, and so many other columns, at most: each takes memory for every sample."""
 _NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]{1,100}")
-TAG, SIGNAL, COPY, CORRECTED = "tag:", "signal:", "copy:", "corrected"
+TAG, SIGNAL, COPY, CORRECTED, WEIGHT = "tag:", "signal:", "copy:", "corrected", "weight"
 """What the keys of `SampleNotes.state` begin with, or are."""
 
 
@@ -25,7 +25,7 @@ class SampleNotes:
 
     tags: bool by name. signals: float32 by name, NaN where nothing was logged. copies: columns copied by a person, by
     name, of any plain type. corrected: int64, the label that a person put in the place of the data set's, -1 none; None
-    as long as there is none at all.
+    as long as there is none at all. weight: float32, how often an epoch draws the sample; None as long as all are 1.
     """
 
     def __init__(self, count: int) -> None:
@@ -34,6 +34,7 @@ class SampleNotes:
         self.signals: dict[str, NDArray[np.float32]] = {}
         self.copies: dict[str, NDArray[Any]] = {}
         self.corrected: NDArray[np.int64] | None = None
+        self.weight: NDArray[np.float32] | None = None
 
     def tag(self, name: str, rows: Rows, value: bool) -> Rows:
         """Give samples a tag or take it from them; the rows that changed, ascending. A tag that no sample has any more
@@ -63,6 +64,17 @@ class SampleNotes:
     def corrections(self, rows: Rows) -> NDArray[np.int64]:
         """The corrected labels of some rows, -1 none."""
         return np.full(len(rows), -1, dtype=np.int64) if self.corrected is None else self.corrected[rows]
+
+    def weigh(self, rows: Rows, weights: NDArray[np.float32]) -> None:
+        """How often an epoch draws samples: [n], 0 or more."""
+        column = np.ones(self.count, dtype=np.float32) if self.weight is None else self.weight.copy()
+        column[rows] = weights
+        self.weight = column if (column != 1).any() else None
+
+    def weights(self, rows: Rows | slice = slice(None)) -> NDArray[np.float32]:
+        """How often an epoch draws some samples, float32 [n]."""
+        known = self.weight  # read once: the owner may take it away
+        return np.ones(self.count, dtype=np.float32)[rows] if known is None else known[rows]
 
     def log(self, name: str, rows: Rows, values: NDArray[np.float32]) -> None:
         """Note a number for each of some samples; the last of a row that comes twice counts."""
@@ -96,12 +108,14 @@ class SampleNotes:
             raise NotFound(f"there is no column {name!r} that was copied or logged; there are {known}")
 
     def state(self) -> dict[str, NDArray[Any]]:
-        """Copies of all, by "tag:NAME", "signal:NAME", "copy:NAME" and "corrected"."""
+        """Copies of all, by "tag:NAME", "signal:NAME", "copy:NAME", "corrected" and "weight"."""
         found: dict[str, NDArray[Any]] = {TAG + name: column.copy() for name, column in self.tags.items()}
         found |= {SIGNAL + name: column.copy() for name, column in self.signals.items()}
         found |= {COPY + name: column.copy() for name, column in self.copies.items()}
         if self.corrected is not None:
             found[CORRECTED] = self.corrected.copy()
+        if self.weight is not None:
+            found[WEIGHT] = self.weight.copy()
         return found
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -112,6 +126,7 @@ class SampleNotes:
         }
         self.copies = {key[len(COPY) :]: np.array(v) for key, v in state.items() if key.startswith(COPY)}
         self.corrected = np.array(state[CORRECTED], dtype=np.int64) if CORRECTED in state else None
+        self.weight = np.array(state[WEIGHT], dtype=np.float32) if WEIGHT in state else None
 
     def check_room_for_tag(self) -> None:
         """Raises Refused where there are as many tags as there may be."""
@@ -126,7 +141,7 @@ class SampleNotes:
 
 def is_note(key: str) -> bool:
     """Whether a key of a state is one of `SampleNotes.state`."""
-    return key == CORRECTED or key.startswith((TAG, SIGNAL, COPY))
+    return key in (CORRECTED, WEIGHT) or key.startswith((TAG, SIGNAL, COPY))
 
 
 def checked_note_name(name: str, what: str) -> str:

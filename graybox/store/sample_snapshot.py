@@ -4,7 +4,8 @@ Attributes of the file: format "graybox-samples", format_version 1, first_log (r
 Group splits/<name> per split, with attributes index, count, fingerprint and the datasets (each of shape [count])
 label int64, prediction int64, loss float32, encounters int64, last_age int64, discarded bool, and the scores of
 sample_scores.py. Beside it, where there are any: tags/<split>/<tag> bool, signals/<split>/<name> float32,
-copies/<split>/<name>, corrected/<split> int64 (-1 none), and history/<split> float32 [count, 16] (loss_history.py).
+copies/<split>/<name>, corrected/<split> int64 (-1 none), weight/<split> float32, and history/<split> float32
+[count, 16] (loss_history.py).
 Read by pandas:
 
     with h5py.File("samples.h5") as file:
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from graybox.errors import StorageError
 from graybox.store.files import write_atomically
 from graybox.store.sample_columns import STATE_COLUMNS, SplitColumns
-from graybox.store.sample_notes import COPY, CORRECTED, SIGNAL, TAG
+from graybox.store.sample_notes import COPY, CORRECTED, SIGNAL, TAG, WEIGHT
 
 FORMAT = "graybox-samples"
 FORMAT_VERSION = 2
@@ -104,7 +105,7 @@ def _place(split: str, key: str) -> str:
     for prefix, folder in _BESIDE.items():
         if key.startswith(prefix):
             return f"{folder}/{split}/{key[len(prefix) :]}"
-    return f"{key}/{split}" if key in ("history", CORRECTED) else f"splits/{split}/{key}"
+    return f"{key}/{split}" if key in ("history", CORRECTED, WEIGHT) else f"splits/{split}/{key}"
 
 
 def _read_split(file: Any, name: str, group: Any) -> SplitColumns:
@@ -116,7 +117,8 @@ def _read_split(file: Any, name: str, group: Any) -> SplitColumns:
     for prefix, folder in _BESIDE.items():
         noted = file.get(f"{folder}/{name}", {})
         state |= {prefix + key: np.asarray(value) for key, value in noted.items()}
-    if f"{CORRECTED}/{name}" in file:
-        state[CORRECTED] = np.asarray(file[f"{CORRECTED}/{name}"])
+    for key in (CORRECTED, WEIGHT):
+        if f"{key}/{name}" in file:
+            state[key] = np.asarray(file[f"{key}/{name}"])
     columns.set_state(state)
     return columns

@@ -27,6 +27,7 @@ _DESCRIPTIONS = {
     "encounters": "how often it was seen",
     "last_age": "samples that the model had seen when it saw this one last",
     "discarded": "whether it is left out of training",
+    "weight": "how often an epoch of training draws it; 1 unless somebody says otherwise",
     "loss_mean": "mean loss over all encounters",
     "loss_std": "standard deviation of its losses",
     "confidence": "probability of the true class at the last encounter",
@@ -130,6 +131,8 @@ def values_of(columns: SplitColumns, name: str) -> NDArray[Any]:
         return columns.truth()
     if name == "original_label":
         return columns.label
+    if name == "weight":
+        return notes.weights()
     if name == "corrected":
         corrected = notes.corrected
         return np.zeros(columns.count, dtype=bool) if corrected is None else corrected >= 0

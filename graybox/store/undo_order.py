@@ -10,8 +10,9 @@ from graybox.store.journal import JournalEntry
 UNDO = "undo"
 """Kind of the entry that takes another one back; its arguments name that one: {"sequence": n}."""
 SAMPLE_EDITS = frozenset(
-    {"sample_discard", "sample_restore", "tag_add", "tag_remove", "label_change", "metadata_copy", "metadata_delete"}
-)
+    {"sample_discard", "sample_restore", "sample_weight", "tag_add", "tag_remove", "label_change", "metadata_copy",
+     "metadata_delete"}
+)  # fmt: skip
 UNDOABLE = frozenset({"neuron_edit", "hp_change", *SAMPLE_EDITS})
 _GOES_BACK = "checkpoint_restore"
 

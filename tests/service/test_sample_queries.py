@@ -169,6 +169,31 @@ def test_edits_of_a_view_are_made_and_undone(run: Running) -> None:
     assert not run.samples.notes.tags and not run.samples.notes.copies
 
 
+def test_samples_are_weighed_rebalanced_and_thinned_by_query(run: Running) -> None:
+    run.pause()
+    rare = run.ask("split == 'train' and label == 1")
+    rows = sorted(ids(run.page(view_id=rare.view_id)))
+    done = run.edit(stat_name="sampling_weight", view_id=rare.view_id, string_value="2.5")
+    message = f"Draws {len(rows)} samples ({len(rows)} of train) 2.5 times in an epoch"
+    assert (done.number_changed, done.message) == (len(rows), message)
+    assert ids(run.page(view_id=run.ask("weight > 1").view_id)) == rows
+    balanced = run.edit(stat_name="__rebalance__", string_value="undersample")
+    totals = np.bincount(run.samples.truth(), weights=run.samples.notes.weights())
+    assert balanced.number_changed and len(totals) > 1 and np.allclose(totals, totals[0], rtol=1e-5)
+    run.undo()
+    assert np.array_equal(np.flatnonzero(run.samples.notes.weights() == 2.5), rows)
+    run.edit(stat_name="__keep_share__", view_id=rare.view_id, string_value="0.25")
+    assert (~run.samples.discarded[rows]).sum() == -(-len(rows) // 4)
+    run.undo()
+    run.edit(stat_name="__allowed_to_denied__", view_id=rare.view_id, string_value="0.1")
+    assert (~run.samples.discarded[rows]).sum() == (COUNT - len(rows)) // 10
+    empty = run.ask("id < 0")
+    with pytest.raises(grpc.RpcError, match="the view has no samples"):
+        run.edit(stat_name="__rebalance__", view_id=empty.view_id)
+    with pytest.raises(grpc.RpcError, match="sampling_weight takes a number in string_value"):
+        run.edit(stat_name="sampling_weight", view_id=rare.view_id, string_value="often")
+
+
 def test_the_trainer_meets_no_discarded_sample_once_it_was_told(run: Running) -> None:
     view = run.ask("split == 'train' and id < 100").view_id
     assert run.edit(stat_name="discarded", bool_value=True, view_id=view).success
