@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from graybox.modules_with_ops import BatchNorm2dWithNeuronOps, Conv2dWithNeuronOps, LinearWithNeuronOps
     from graybox.operable_network import operable
     from graybox.tracking import TrackingMode, add_tracked_attrs_to_input_tensor
+    from graybox.tunable import Tunable
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ __all__ = [
     "LinearWithNeuronOps",
     "NetworkWithOps",
     "TrackingMode",
+    "Tunable",
     "__version__",
     "add_tracked_attrs_to_input_tensor",
     "operable",
@@ -47,6 +49,7 @@ _HOMES = {
     "LinearWithNeuronOps": "graybox.modules_with_ops",
     "NetworkWithOps": "graybox.model_with_ops",
     "TrackingMode": "graybox.tracking",
+    "Tunable": "graybox.tunable",
     "add_tracked_attrs_to_input_tensor": "graybox.tracking",
     "operable": "graybox.operable_network",
 }

@@ -16,6 +16,7 @@ from torch import nn, optim
 
 from graybox.checkpoint_manager import CheckpointManager as CheckpointManager
 from graybox.errors import Refused, StorageError
+from graybox.hyper_parameters import restore_live
 from graybox.neuron_identity import carried, moved
 from graybox.newcomers import begin_anew
 from graybox.refit import belonging, refit
@@ -132,6 +133,7 @@ def capture(session: Session) -> dict[str, Any]:
             "batch_size": session.stream.batch_size,
             "full_eval_frequency": session.full_eval_frequency,
             "checkpoint_frequency": session.checkpoint_frequency,
+            "live": dict(session.live),
         },
         "structure": session.structure(),
         "built": session.built,
@@ -220,6 +222,7 @@ def restore_all(session: Session, payload: Mapping[str, Any]) -> None:
     session.stream.batch_size = values["batch_size"]
     session.full_eval_frequency = values["full_eval_frequency"]
     session.checkpoint_frequency = values["checkpoint_frequency"]
+    restore_live(session, values.get("live", {}))
     session.stores.samples.load_state({name: value.numpy() for name, value in payload["samples"].items()})
     session.stream.rewind(Position(**payload["stream"]))
     experiment.task.load_state_dict(payload["task"])

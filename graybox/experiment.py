@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from graybox.randomness import seeded
 from graybox.sample_loader import Collate
 from graybox.task import Criterion, Task, make_task
 from graybox.tracking import RecordSettings
+from graybox.tunable import RESERVED, RESERVED_BEGINNINGS, Tunable
 
 MAX_WORKERS = 1_024
 MAX_SEED = 2**63 - 1
@@ -47,6 +48,7 @@ class Experiment(ExperimentLoop):
     full_eval_frequency: steps between two passes over eval_dataset; checkpoint_frequency: steps between two automatic
         checkpoints; 0: never.
     record: which statistics of neurons are kept, and on every so many-th step; None: all of them, on every step.
+    hyper_parameters: of one's own, to be changed while it trains: see Tunable.
 
     Raises Invalid, saying what would be right, for anything it cannot train.
     """
@@ -79,6 +81,7 @@ class Experiment(ExperimentLoop):
         checkpoint_frequency: int = 500,
         example_input: Any = None,
         record: RecordSettings | None = None,
+        hyper_parameters: Iterable[Tunable] = (),
     ) -> None:
         check_model(model)
         # Everything is checked before the model moves: who mends a mistake finds it where it was.
@@ -106,6 +109,8 @@ class Experiment(ExperimentLoop):
         self.optimizer = optimizer_class(model.parameters(), lr=learning_rate, **dict(optimizer_options or {}))
         check_optimizer(self.optimizer)
         self.scheduler = scheduler(self.optimizer) if scheduler is not None else None
+        self.schedule_runs = True
+        self.hyper_parameters = checked_tunables(hyper_parameters)
 
     def _operable(self, model: nn.Module, example_input: Any) -> NetworkWithOps:
         """The model with neurons, and with an input on which it can be looked at. Raises Invalid where it cannot."""
@@ -138,7 +143,7 @@ class Experiment(ExperimentLoop):
         """Tell the scheduler that a step was made; one that follows a metric waits for `scheduler_saw`. A one-cycle
         schedule that is through leaves the learning rate where it ended."""
         scheduler = self.scheduler
-        if scheduler is None or isinstance(scheduler, ReduceLROnPlateau):
+        if scheduler is None or isinstance(scheduler, ReduceLROnPlateau) or not self.schedule_runs:
             return
         if isinstance(scheduler, OneCycleLR) and scheduler.last_epoch + 1 >= scheduler.total_steps:
             return
@@ -146,7 +151,7 @@ class Experiment(ExperimentLoop):
 
     def scheduler_saw(self, evaluation_loss: float) -> None:
         """Tell a scheduler that follows the evaluation loss what it was."""
-        if isinstance(self.scheduler, ReduceLROnPlateau):
+        if isinstance(self.scheduler, ReduceLROnPlateau) and self.schedule_runs:
             self.scheduler.step(evaluation_loss)
 
 
@@ -171,6 +176,20 @@ def check_optimizer(optimizer: object) -> None:
             f"{type(optimizer).__name__} runs the model several times within one step, which Graybox does not do yet; "
             "choose another optimizer, for example torch.optim.Adam"
         )
+
+
+def checked_tunables(given: Iterable[Tunable]) -> tuple[Tunable, ...]:
+    """Raises Invalid for what is no Tunable, or has a name that is taken."""
+    found = tuple(given)
+    for each in found:
+        if not isinstance(each, Tunable):
+            raise Invalid(
+                f"hyper_parameters holds a {type(each).__name__}; pass such as "
+                "graybox.Tunable('loss.alpha', 0.3, minimum=0, maximum=1)"
+            )
+        if each.name in RESERVED or each.name.split(".")[0] in RESERVED_BEGINNINGS:
+            raise Invalid(f"a hyper-parameter of one's own cannot be named {each.name!r}: that name is taken")
+    return found
 
 
 def checked_logger(logger: object, root: str | Path) -> Dash:

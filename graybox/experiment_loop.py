@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import optim
@@ -191,6 +191,12 @@ class ExperimentLoop:
         """How many optimizer steps a trainer that runs by itself still makes."""
         if not self._set("training_steps_to_do", steps):
             self.training_steps_to_do = whole_in_range("training_steps_to_do", steps, 0)
+
+    def set_hyper_parameters(self, **changes: Any) -> None:
+        """Change any of the run's hyper-parameters, all of them or none, by the names that the dashboard shows; those
+        with a dot in a dict: set_hyper_parameters(**{"optimizer.weight_decay": 0.01}). Raises Invalid or Refused,
+        saying what would be right."""
+        self.loop().command(SetHyperParameters(changes))
 
     def set_is_training(self, is_training: bool) -> None:
         """Whether a trainer that runs by itself trains or is paused; before a launch, how it begins."""

@@ -2,58 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from graybox.checks import LARGEST_INTEGER, checked_name, is_number, is_whole
-from graybox.errors import Invalid
+from graybox.checks import LARGEST_INTEGER
+from graybox.errors import Invalid, Refused
 from graybox.experiment_loop import MAX_BATCH_SIZE, MAX_LEARNING_RATE
 from graybox.learning_rate import rescale_learning_rate
 from graybox.session import Session
+from graybox.setting import Setting
 from graybox.snapshot import HyperParameter
 
+__all__ = ["SETTINGS", "Setting", "apply_changes", "check_changes", "describe_all", "restore_live", "set_learning_rate"]
 
-@dataclass(frozen=True)
-class Setting:
-    """One hyper-parameter: how it is shown, read and set."""
+_log = logging.getLogger(__name__)
 
-    name: str
-    label: str
-    kind: str
-    read: Callable[[Session], Any]
-    write: Callable[[Session, Any], None]
-    minimum: float | None = None
-    maximum: float | None = None
-    exclusive_minimum: bool = False
-    description: str = ""
-
-    def describe(self, session: Session) -> HyperParameter:
-        """As it stands now."""
-        return HyperParameter(
-            self.name, self.label, self.kind, self.read(session),
-            self.minimum, self.maximum, self.exclusive_minimum, self.description,
-        )  # fmt: skip
-
-    def check(self, value: Any) -> Any:
-        """The value in its own type. Raises Invalid, saying what would be right."""
-        if self.kind == "text":
-            return checked_name(self.name, value)
-        whole = self.kind == "integer"
-        if not (is_whole(value) if whole else is_number(value)) or not self._within(value):
-            raise Invalid(f"{self.name} is {self._wanted()}, not {value!r:.100}")
-        return int(value) if whole else float(value)
-
-    def _within(self, value: float) -> bool:
-        low = self.minimum is None or (value > self.minimum if self.exclusive_minimum else value >= self.minimum)
-        return low and (self.maximum is None or value <= self.maximum)
-
-    def _wanted(self) -> str:
-        what = "a whole number" if self.kind == "integer" else "a number"
-        below = "above" if self.exclusive_minimum else "of at least"
-        low = "" if self.minimum is None else f" {below} {self.minimum:g}"
-        high = "" if self.maximum is None else f"{' and' if low else ' of'} at most {self.maximum:,.0f}"
-        return what + low + high
+DESCRIBED_EVERY = 0.5
+"""Seconds: what changes only when a person or a schedule changes it is not read anew after each step."""
 
 
 def set_learning_rate(session: Session, value: float) -> None:
@@ -110,22 +77,65 @@ SETTINGS: dict[str, Setting] = {
 
 def describe_all(session: Session) -> tuple[HyperParameter, ...]:
     """All hyper-parameters as they stand, in the order to show them."""
-    return tuple(setting.describe(session) for setting in SETTINGS.values())
+    always = tuple(setting.describe(session) for setting in SETTINGS.values())
+    kept, now = session.described, time.monotonic()
+    if kept is None or kept[0] != session.live_version or now - kept[1] > DESCRIBED_EVERY:
+        described = tuple(setting.describe(session) for setting in session.live_settings.values())
+        session.described = kept = (session.live_version, now, described)
+    return always + kept[2]
 
 
-def check_changes(changes: Mapping[str, Any]) -> dict[str, Any]:
-    """The changes with each value in its own type. Raises Invalid for an unknown name or a value out of range."""
+def check_changes(changes: Mapping[str, Any], session: Session | None = None) -> dict[str, Any]:
+    """The changes with each value in its own type. Raises Invalid for an unknown name, a value out of range or, where
+    the session is given, one that does not fit it; Refused for one that something else sets."""
     if not changes:
         raise Invalid("no hyper-parameter to change was given")
-    unknown = [name for name in changes if name not in SETTINGS]
+    settings = SETTINGS if session is None else {**SETTINGS, **session.live_settings}
+    unknown = [name for name in changes if name not in settings]
     if unknown:
-        raise Invalid(f"unknown hyper-parameter {unknown[0]!r}; there are {', '.join(SETTINGS)}")
-    return {name: SETTINGS[name].check(value) for name, value in changes.items()}
+        raise Invalid(f"unknown hyper-parameter {unknown[0]!r}; there are {', '.join(settings)}")
+    checked = {name: settings[name].check(value) for name, value in changes.items()}
+    if session is not None:
+        for name, value in checked.items():
+            settings[name].check_fit(session, value, checked)
+    return checked
+
+
+def setting_of(session: Session, name: str) -> Setting:
+    """Raises Refused for one that the experiment no longer has."""
+    found = SETTINGS.get(name) or session.live_settings.get(name)
+    if found is None:
+        raise Refused(f"this experiment has no hyper-parameter {name!r}, which the run had; bring it back")
+    return found
 
 
 def apply_changes(session: Session, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Apply checked changes; answers the values before, by name."""
-    before = {name: SETTINGS[name].read(session) for name in changes}
+    """Apply checked changes; answers the values before, by name. Where one of them raises, what was changed is put
+    back."""
+    settings = {name: setting_of(session, name) for name in changes}
+    before: dict[str, Any] = {}
+    try:
+        for name, value in changes.items():
+            old = settings[name].read(session)
+            settings[name].write(session, value)
+            before[name] = old
+    except BaseException:
+        for name, old in before.items():
+            settings[name].write(session, old)
+        raise
     for name, value in changes.items():
-        SETTINGS[name].write(session, value)
+        if name in session.live_settings:
+            session.note_live(name, value)
     return before
+
+
+def restore_live(session: Session, values: Mapping[str, Any]) -> None:
+    """Set the live hyper-parameters that a person had set to these values, and all others to what the experiment says.
+    One that the experiment no longer has is left out, with a warning."""
+    for name in [*session.live, *values]:
+        if name not in session.live_settings:
+            _log.warning("left out the hyper-parameter %s: this experiment has none of that name", name)
+            continue
+        value = values.get(name, session.as_built[name])
+        session.live_settings[name].write(session, value)
+        session.note_live(name, value)

@@ -25,9 +25,9 @@ from graybox.commands import (
     Undo,
 )
 from graybox.errors import Invalid, NotFound, Refused
-from graybox.hyper_parameters import SETTINGS, apply_changes, check_changes
+from graybox.hyper_parameters import apply_changes, check_changes, setting_of
 from graybox.intervention import Intervention, Performed
-from graybox.learning_rate import kept_learning_rates
+from graybox.learning_rate import rates_of, undo_rates
 from graybox.neuron_interventions import apply_edit, resolve_edit, undo_edit
 from graybox.sample_interventions import SampleInterventions
 from graybox.session import Session
@@ -65,7 +65,7 @@ class Interventions:
             case Resume():
                 return Intervention("resume")
             case SetHyperParameters():
-                return Intervention("hp_change", {"changes": check_changes(command.changes)})
+                return Intervention("hp_change", {"changes": check_changes(command.changes, self.session)})
             case EditNeurons():
                 return Intervention("neuron_edit", resolve_edit(self.session, command))
             case Undo():
@@ -128,23 +128,29 @@ class Interventions:
     def _hp_change(self, arguments: Mapping[str, Any], _: int) -> Performed:
         changes = dict(arguments["changes"])
         session = self.session
-        learning_rate = session.learning_rate
-        rates = kept_learning_rates(session.experiment.optimizer, session.experiment.scheduler)
-        before = apply_changes(session, changes)
+        experiment, learning_rate = session.experiment, session.learning_rate
+        rates = rates_of(experiment.optimizer, experiment.scheduler)
+        undo: dict[str, Any] = {"changes": apply_changes(session, changes)}
+        before = undo["changes"]
+        if "learning_rate" in changes:
+            after = rates_of(experiment.optimizer, experiment.scheduler)
+            undo |= {"learning_rate": learning_rate, "rates": rates, "rates_after": after}
 
-        def take_back() -> None:
-            apply_changes(session, {name: value for name, value in before.items() if name != "learning_rate"})
-            rates()
-            session.learning_rate = learning_rate
-
-        words = [
-            f"{SETTINGS[name].label.lower()} {_show(before[name])} → {_show(value)}" for name, value in changes.items()
-        ]
+        words = [f"{_label(session, name)} {_show(before[name])} → {_show(value)}" for name, value in changes.items()]
         return Performed(
             "Set " + ", ".join(words),
-            undo={"changes": before},
-            take_back=take_back,
+            undo=undo,
+            take_back=lambda: self._undo_hp_change(undo),
         )
+
+    def _undo_hp_change(self, undo: Mapping[str, Any]) -> None:
+        session = self.session
+        kept = "rates" in undo  # older entries know the rate alone
+        apply_changes(session, {n: value for n, value in undo["changes"].items() if n != "learning_rate" or not kept})
+        if kept:
+            experiment = session.experiment
+            undo_rates(experiment.optimizer, experiment.scheduler, undo["rates"], undo["rates_after"])
+            session.learning_rate = undo["learning_rate"]
 
     def _neuron_edit(self, arguments: Mapping[str, Any], sequence: int) -> Performed:
         self.session.abandon_evaluation()
@@ -172,7 +178,7 @@ class Interventions:
         if entry.kind == "neuron_edit":
             undo_edit(session, entry.undo)
         elif entry.kind == "hp_change":
-            apply_changes(session, dict(entry.undo["changes"]))
+            self._undo_hp_change(entry.undo)
         else:
             self.samples.undo(entry)
         return Performed(f"Undid: {entry.summary}", value=entry.sequence)
@@ -213,5 +219,10 @@ class Interventions:
         return Performed(f"Noted at {where}" if values["note"] else f"Removed the note at {where}")
 
 
+def _label(session: Session, name: str) -> str:
+    """As it is called in a sentence; what comes with the experiment keeps its own name."""
+    return name if name in session.live_settings else setting_of(session, name).label.lower()
+
+
 def _show(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else str(value) or "none"

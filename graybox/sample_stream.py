@@ -95,14 +95,33 @@ class SampleStream:
         self._batches: Iterator[Any] | None = None
         if workers:
             check_picklable(dataset, collate)
-        self._loader: DataLoader[Any] = DataLoader(
-            SeededDataset(dataset),
+        self._dataset = dataset
+        self._collate = collate
+        self._pin_memory = pin_memory
+        self._loader = self._made_loader(workers)
+
+    @property
+    def workers(self) -> int:
+        """Processes that load samples; 0: this one."""
+        return self._loader.num_workers
+
+    def set_workers(self, workers: int) -> None:
+        """Load with so many processes from the next batch on, which is the same one. Raises Invalid where the data set
+        cannot be sent to any; nothing is changed then."""
+        if workers:
+            check_picklable(self._dataset, self._collate)
+        self.close()
+        self._loader = self._made_loader(workers)
+
+    def _made_loader(self, workers: int) -> DataLoader[Any]:
+        return DataLoader(
+            SeededDataset(self._dataset),
             batch_sampler=_Plan(self._plan),
-            collate_fn=CollateWithRows(collate),
+            collate_fn=CollateWithRows(self._collate),
             num_workers=workers,
             multiprocessing_context=worker_context() if workers else None,
             persistent_workers=workers > 0,
-            pin_memory=pin_memory,
+            pin_memory=self._pin_memory,
             generator=torch.Generator(),  # or it would draw from the global one
         )
 

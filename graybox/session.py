@@ -14,9 +14,11 @@ import numpy as np
 from graybox.errors import Refused
 from graybox.evaluation import EvaluationPass, EvaluationResult, example_outputs
 from graybox.experiment import Experiment
+from graybox.live_settings import live_settings
 from graybox.optimizer_with_ops import OptimizerWithOps
 from graybox.randomness import seeded
 from graybox.sample_stream import SampleLoadError, SampleStream
+from graybox.snapshot import HyperParameter
 from graybox.store.blobs import BlobStore
 from graybox.store.checkpoints import CheckpointCatalogue
 from graybox.store.flusher import Flusher
@@ -132,6 +134,12 @@ class Session:
             weights=lambda: stores.samples.splits["train"].notes.weight,
         )
         self._training_step = TrainingStep(experiment, self.stream, self.seed)
+        self.live_settings = live_settings(experiment)
+        self.as_built = {name: setting.read(self) for name, setting in self.live_settings.items()}
+        self.live: dict[str, Any] = {}
+        """By name, the live settings that a person set to something else than the experiment says."""
+        self.live_version = 0
+        self.described: tuple[int, float, tuple[HyperParameter, ...]] | None = None
 
     def look_at_network(self) -> None:
         """Let the task see what the network answers, once, before training. A sample that cannot be loaded is not a
@@ -260,6 +268,15 @@ class Session:
         self._hash = None
         self._parameters = None
 
+    def note_live(self, name: str, value: Any) -> None:
+        """A live setting was set by a person."""
+        if value == self.as_built[name]:
+            self.live.pop(name, None)
+        else:
+            self.live[name] = value
+        self.live_version += 1
+        self._hash = None
+
     def parameter_count(self) -> int:
         """Of the network as it is now."""
         if self._parameters is None:
@@ -280,6 +297,7 @@ class Session:
                 "batch_size": self.stream.batch_size,
                 "optimizer": type(self.experiment.optimizer).__name__,
                 "seed": self.seed,
+                **({"live": dict(sorted(self.live.items()))} if self.live else {}),
             },
             "data": {
                 split: [wrapper.fingerprint(), *_data_state(samples.splits[split])]

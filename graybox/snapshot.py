@@ -23,7 +23,7 @@ class TrainerState(enum.Enum):
 @dataclass(frozen=True)
 class HyperParameter:
     """One hyper-parameter as it stands. kind: "number", "integer", "text" or "bool"; bounds are inclusive
-    unless exclusive_minimum."""
+    unless exclusive_minimum. choices: what a text may be; none: anything."""
 
     name: str
     label: str
@@ -33,6 +33,7 @@ class HyperParameter:
     maximum: float | None = None
     exclusive_minimum: bool = False
     description: str = ""
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from graybox.calling import input_and_target, logits_of
+from graybox.class_loss import ClassLoss
 from graybox.errors import Invalid
 
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -98,6 +99,7 @@ class Classification(_PairTask):
         self.criterion = criterion
         self.output_kind = output_kind
         self._per_sample = _unreduced(criterion)
+        self.class_loss = ClassLoss()
 
     def prepare(self, outputs: Any) -> None:
         outputs = logits_of(outputs)
@@ -122,8 +124,7 @@ class Classification(_PairTask):
             self.prepare(outputs)
         if self.criterion is None:
             known = self.log_probabilities(outputs)
-            losses = F.nll_loss(known, class_numbers(target, outputs), reduction="none")
-            loss = losses.mean()
+            loss, losses = self.class_loss(known, class_numbers(target, outputs))
         else:
             loss, losses = _losses(self.criterion, self._per_sample, outputs, target)
             known = self.log_probabilities(outputs.detach())

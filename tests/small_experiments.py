@@ -117,6 +117,7 @@ def whole_state(session: Session) -> dict[str, Any]:
         state[name] = getattr(session, name)
     state["position"] = session.stream.position
     state["batch_size"] = session.stream.batch_size
+    state |= {f"live/{name}": setting.read(session) for name, setting in session.live_settings.items()}
     state |= {f"samples/{name}": value.tobytes() for name, value in session.stores.samples.state().items()}
     state["task"] = experiment.task.state_dict()
     return state

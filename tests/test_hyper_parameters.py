@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import optim
 from torch.optim import lr_scheduler
 
-from graybox.commands import SetHyperParameters
+from graybox.commands import SetHyperParameters, Undo
 from graybox.errors import Invalid
 from graybox.hyper_parameters import SETTINGS, apply_changes, check_changes, describe_all, set_learning_rate
 from graybox.launch import launch
@@ -105,7 +105,8 @@ def test_all_or_nothing_through_the_trainer(root: Path) -> None:
         done = trainer.submit(SetHyperParameters(wanted))
         trainer._apply_waiting()
         done.result(PATIENCE)
-        assert {setting.name: setting.value for setting in describe_all(trainer.session)} == wanted
+        described = {setting.name: setting.value for setting in describe_all(trainer.session)}
+        assert {name: described[name] for name in SETTINGS} == wanted
         assert training.stores.journal.entries()[-1].undo["changes"]["batch_size"] == 8
     finally:
         training.close()
@@ -113,9 +114,9 @@ def test_all_or_nothing_through_the_trainer(root: Path) -> None:
 
 def test_what_is_described_can_be_set_again(session: Session) -> None:
     described = {setting.name: setting.value for setting in describe_all(session)}
-    assert list(described) == list(SETTINGS)
+    assert list(described) == [*SETTINGS, *session.live_settings]
     before = whole_state(session)
-    apply_changes(session, check_changes(described))
+    apply_changes(session, check_changes(described, session))
     assert differences(before, whole_state(session)) == []
 
 
@@ -206,3 +207,43 @@ def test_another_batch_size_counts_from_the_next_step(session: Session) -> None:
     session.train_one_step()
     apply_changes(session, {"batch_size": 3})
     assert len(session.train_one_step().rows) == 3
+
+
+SCHEDULES = {
+    "warm-up from 0": lambda o: lr_scheduler.LambdaLR(o, lambda step: min(step / 5, 1.0)),
+    "exponential": lambda o: lr_scheduler.ExponentialLR(o, 0.9),
+    "cosine": lambda o: lr_scheduler.CosineAnnealingLR(o, 20, eta_min=0.0),
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("steps", [0, 3])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_an_undone_learning_rate_goes_on_as_if_it_had_never_been_changed(root: Path, name: str, steps: int) -> None:
+    changed, plain = (
+        launch(toy_experiment(scheduler=SCHEDULES[name]), root_directory=root / each) for each in ("a", "b")
+    )
+    try:
+        trainer = changed.trainer
+        set_rate = trainer.submit(SetHyperParameters({"learning_rate": 0.5}))
+        trainer._apply_waiting()
+        set_rate.result(PATIENCE)
+        for training in (changed, plain):
+            for _ in range(steps):
+                training.trainer.tick()
+        undone = trainer.submit(Undo())
+        trainer._apply_waiting()
+        undone.result(PATIENCE)
+        found, wanted = (t.trainer.session for t in (changed, plain))
+        rates = [session.experiment.optimizer.param_groups[0]["lr"] for session in (found, wanted)]
+        assert rates[0] == pytest.approx(rates[1], rel=1e-12) and found.learning_rate == wanted.learning_rate
+        if not steps:
+            assert differences(whole_state(found), whole_state(wanted)) == []
+        for training in (changed, plain):
+            for _ in range(5):
+                training.trainer.tick()
+        rates = [session.experiment.optimizer.param_groups[0]["lr"] for session in (found, wanted)]
+        assert rates[0] == pytest.approx(rates[1], rel=1e-9) and rates[0] > 0
+    finally:
+        changed.close()
+        plain.close()
