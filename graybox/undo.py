@@ -61,7 +61,7 @@ class UndoLog:
         return {"array": self._keep(array)}
 
     def _keep(self, array: np.ndarray) -> str:
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # np.ascontiguousarray would make one dimension of none
         described = f"{array.dtype.str}{array.shape}".encode()
         name = hashlib.sha256(described + array.tobytes()).hexdigest()[:24]
         self.arrays.setdefault(name, array)

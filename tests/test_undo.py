@@ -40,6 +40,17 @@ def test_plain_values_come_back_equal(value: Any) -> None:
     assert again == [{"kind": "thing", "value": value}]
 
 
+@pytest.mark.parametrize("shape", [(), (1,), (0,), (2, 3), (1, 1), (300,)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.bool])
+def test_a_tensor_keeps_its_shape(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    log = UndoLog()
+    tensor = torch.full(shape, 3).to(dtype)
+    log.add("thing", value=tensor, array=np.full(shape, 3.0, dtype=np.float32))
+    (again,) = read_log(json.loads(json.dumps(log.entries)), log.arrays)
+    assert again["value"].shape == shape and again["value"].dtype is dtype and torch.equal(again["value"], tensor)
+    assert again["array"].shape == shape
+
+
 def test_tensors_and_changes_come_back_and_large_ones_once() -> None:
     large = torch.randn(300)
     axis = AxisChange("a.weight", 1, np.arange(400), np.arange(400), Fill.INIT, 500)
