@@ -62,8 +62,8 @@ class ActivationProbe:
         rows[(written + np.arange(max(since, 0))) % PROBE_ROWS if len(rows) else slice(0)] = np.nan
         self.columns.put(index, {"rows": rows})
 
-    def state_dict(self) -> dict[str, Any]:
-        return {**self.columns.state_dict(), "written": self.written}
+    def state_dict(self, *, copied: bool = True) -> dict[str, Any]:
+        return {**self.columns.state_dict(copied=copied), "written": self.written}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.columns.load_state_dict(state)

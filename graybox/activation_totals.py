@@ -99,8 +99,9 @@ class ActivationTotals:
         self.sums.put(index, arrays)
         self.counts.put(index, arrays)
 
-    def state_dict(self) -> dict[str, Any]:
-        return {**self.sums.state_dict(), **self.counts.state_dict(), "filled": list(self.filled)}
+    def state_dict(self, *, copied: bool = True) -> dict[str, Any]:
+        sums, counts = self.sums.state_dict(copied=copied), self.counts.state_dict(copied=copied)
+        return {**sums, **counts, "filled": list(self.filled)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.sums.load_state_dict(state)

@@ -124,6 +124,34 @@ def _read_mapping(target: Mapping[Any, Any], size: tuple[int, int], found: Annot
             _read(target[name], size, found, depth + 1)
 
 
+def objects_in(target: Any) -> tuple[int, list[int]] | None:
+    """How many boxes a target lists, whatever their format, and the classes of those whose class is a number; None
+    where it is none that lists boxes. Looks at no picture, and only a user's own objects raise."""
+    return _objects_in(target, 0)
+
+
+def _objects_in(target: Any, depth: int) -> tuple[int, list[int]] | None:
+    if depth > 3:
+        return None
+    if isinstance(target, (list, tuple)):
+        if not _are_objects(target):
+            return None
+        numbers = [_class_number(_label_of(entry)) for entry in target]
+        return len(target), [number for number in numbers if number != NO_CLASS]
+    if not isinstance(target, Mapping):
+        return (len(target) if target.dim() == 2 else 1, []) if format_of(target) else None
+    for name in _BOX_NAMES:
+        if name in target:
+            corners = corners_of(target[name], "XYXY", (1, 1))
+            if corners is None:
+                return None
+            labels = next((target[key] for key in _CLASS_NAMES if key in target), ())
+            numbers = [_class_number(label) for label in _listed(labels)]
+            return len(corners), [number for number in numbers if number != NO_CLASS]
+    within = (_objects_in(target[name], depth + 1) for name in _WITHIN if name in target)
+    return next((found for found in within if found is not None), None)
+
+
 # -- class maps ---------------------------------------------------------------------------------
 
 
@@ -217,7 +245,7 @@ def _read_objects(target: Sequence[Mapping[Any, Any]], size: tuple[int, int], fo
     """Objects in a list: COCO's {"bbox": x, y, width, height}, KITTI's {"bbox": corners, "truncated"}, and VOC's
     {"bndbox": {"xmin", ...}, "name"}."""
     for entry in target:
-        label = next((entry[name] for name in ("category_id", "label", "name", "type") if name in entry), NO_CLASS)
+        label = _label_of(entry)
         if "bndbox" in entry:
             corners = entry["bndbox"]
             names = ("xmin", "ymin", "xmax", "ymax")
@@ -225,6 +253,10 @@ def _read_objects(target: Sequence[Mapping[Any, Any]], size: tuple[int, int], fo
             _add_boxes([values], "XYXY", [label], size, found)
         else:
             _add_boxes([entry["bbox"]], "XYXY" if "truncated" in entry else "XYWH", [label], size, found)
+
+
+def _label_of(entry: Mapping[Any, Any]) -> Any:
+    return next((entry[name] for name in ("category_id", "label", "name", "type") if name in entry), NO_CLASS)
 
 
 def _add_boxes(given: Any, form: str, labels: Sequence[Any], size: tuple[int, int], found: Annotations) -> None:

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import os
-from collections import Counter
 from collections.abc import Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import nn, optim
 
+from graybox.checkpoint_files import FORMAT_VERSION
+from graybox.checkpoint_files import read_payload as read_payload
+from graybox.checkpoint_files import write_payload as write_payload
 from graybox.checkpoint_manager import CheckpointManager as CheckpointManager
 from graybox.errors import Refused, StorageError
 from graybox.hyper_parameters import restore_live
 from graybox.neuron_identity import carried, moved
 from graybox.newcomers import begin_anew
+from graybox.random_state import random_state, set_random_state
 from graybox.refit import belonging, refit
-from graybox.sample_stream import Position
+from graybox.restored_samples import fits, restore_samples
 from graybox.session import Session
+from graybox.state_copy import Lease, Space, Spaces
+from graybox.state_copy import from_plain as from_plain
+from graybox.state_copy import to_plain as to_plain
 from graybox.store.checkpoints import CheckpointRecord
-from graybox.store.files import sha256_of, write_atomically
+from graybox.store.files import sha256_of
 from graybox.store.runs import now_ms
+from graybox.structural_edits import edits_behind
 from graybox.structure.attributes import shape_attributes
-
-FORMAT_VERSION = 1
-KEEP_AUTOMATIC = 10
-"""So many of the newest automatic checkpoints stay; all that a person asked for stay."""
 
 
 class CheckpointKeeper:
@@ -40,16 +42,32 @@ class CheckpointKeeper:
         self.written_step = -1
         """The step of the newest checkpoint that is whole on the disk."""
         self._checked: tuple[str, dict[str, Any]] | None = None
+        self._copying: Space | None = None
+        session.optimizer.before_change = self.settle
+        self._spaces = Spaces(1)
+        # The weights of the newest checkpoint are what neurons tell their changes from, until the next one.
+        self._weight_spaces = Spaces(2)
+        self._remembered: Lease | None = None
 
     def save(self, reason: str, name: str = "", metrics: Mapping[str, float] | None = None) -> Future[CheckpointRecord]:
         """Keep the present. The future is done when the checkpoint is whole on the disk; its exception is a
-        StorageError.
+        StorageError. The optimizer's state is copied while a forward and a backward pass go on; a step of it waits.
 
         metrics: by "split/metric", what is known where this branch has measured nothing yet.
         """
         session = self.session
         stores = session.stores
-        payload = capture(session)
+        self.settle()
+        rest, weights = self._spaces.lease(), self._weight_spaces.lease(2)
+        try:
+            payload = copy_of(session, rest.space, weights.space)
+        except BaseException:
+            rest.release()
+            weights.release(2)
+            raise
+        self._copying = rest.space
+        rest.space.start()
+        weights.space.start()
         identity = stores.checkpoints.next_id()
         facts: dict[str, Any] = {
             "id": identity,
@@ -64,20 +82,57 @@ class CheckpointKeeper:
             "metrics": {**(metrics or {}), **self._metrics_of_branch()},
         }
         session.last_checkpoint_step = session.step
-        session.network.remember_weights()
-        # A replay that comes through a restore loads what was restored.
-        needed = {e.arguments["id"] for e in stores.journal.entries() if e.kind == "checkpoint_restore"}
+        session.audit.kept = session.audit.batches
+        session.network.remember_weights(payload["model"])
+        before, self._remembered = self._remembered, weights
+        if before is not None:
+            before.release()
 
         def write() -> CheckpointRecord:
-            path = stores.checkpoints.folder / f"{identity}.pt"
-            write_payload(path, payload)
-            record = CheckpointRecord(**facts, bytes=path.stat().st_size, sha256=sha256_of(path), file=path.name)
-            stores.checkpoints.add(record)
-            self.written_step = record.step
-            stores.checkpoints.apply_retention(keep_automatic=KEEP_AUTOMATIC, keep=needed)
-            return record
+            try:
+                rest.space.wait()
+                weights.space.wait()
+                return self._write(facts, finished(payload))
+            finally:
+                rest.release()
+                weights.release()
 
         return stores.flusher.submit(write)
+
+    def settle(self) -> None:
+        """Until the newest checkpoint's copy of the optimizer's state is made. Called before that changes."""
+        if self._copying is not None:
+            self._copying.settle()
+            self._copying = None
+
+    def _write(self, facts: dict[str, Any], payload: dict[str, Any]) -> CheckpointRecord:
+        """In the background."""
+        stores = self.session.stores
+        checkpoints = stores.checkpoints
+        entries = stores.journal.entries()
+        payload["edits"] = edits_behind(entries, payload["journal_sequence"], checkpoints.list())
+        path = checkpoints.path(facts["id"])
+        try:
+            written = write_payload(path, payload, checkpoints.shared)
+            record = checkpoints.add(
+                CheckpointRecord(
+                    **facts,
+                    bytes=written.size,
+                    added=written.added,
+                    sha256=sha256_of(path),
+                    file=path.name,
+                    chunks=written.chunks,
+                )
+            )
+        except StorageError:
+            with suppress(StorageError):  # the disk that refused the one may refuse the other, and the first is told
+                checkpoints.collect()
+            raise
+        self.written_step = record.step
+        # A replay that comes through a restore loads what was restored.
+        needed = frozenset(str(e.arguments["id"]) for e in entries if e.kind == "checkpoint_restore")
+        checkpoints.apply_retention(self.session.experiment.checkpoints, needed)
+        return record
 
     def _metrics_of_branch(self) -> dict[str, float]:
         latest = self.session.stores.metrics.latest()
@@ -100,9 +155,13 @@ class CheckpointKeeper:
         checked, self._checked = self._checked, None
         if checked is not None and checked[0] == record.id:
             return checked[1]
-        if not self.session.stores.checkpoints.verify(record):
+        checkpoints = self.session.stores.checkpoints
+        if not checkpoints.verify_file(record):
             raise StorageError(f"checkpoint {record.id} is broken: its file does not fit its checksum")
-        payload = read_payload(self.session.stores.checkpoints.folder / record.file)
+        try:
+            payload = read_payload(checkpoints.folder / record.file, checkpoints.shared)
+        except StorageError as error:
+            raise StorageError(f"checkpoint {record.id} is broken: {error}") from error
         check_structure(self.session, record, payload)
         if not weights_only:
             check_kinds(self.session, record, payload)
@@ -110,7 +169,18 @@ class CheckpointKeeper:
 
 
 def capture(session: Session) -> dict[str, Any]:
-    """Copies of everything, on the CPU: the session may go on at once."""
+    """Copies of everything, on the CPU, in memory of their own."""
+    return finished(copy_of(session))
+
+
+def finished(copied: dict[str, Any]) -> dict[str, Any]:
+    """What `copy_of` answered, with what it left to be worked out from its copies."""
+    return {**copied, "samples": {name: torch.from_numpy(column) for name, column in copied["samples"]().items()}}
+
+
+def copy_of(session: Session, space: Space | None = None, weights: Space | None = None) -> dict[str, Any]:
+    """Copies of everything, for `finished`: the session may go on once they are settled, see `Space`. weights: where
+    those of the model's tensors lie, space: all others; None: in memory of their own."""
     experiment, stores = session.experiment, session.stores
     scheduler = experiment.scheduler
     return {
@@ -139,15 +209,21 @@ def capture(session: Session) -> dict[str, Any]:
         "built": session.built,
         "attributes": to_plain(shape_attributes(session.network)),
         "kinds": kinds(session),
-        "model": to_plain(session.network.state_dict()),
-        "other_buffers": to_plain(other_buffers(session.network)),
-        "optimizer": to_plain(experiment.optimizer.state_dict()),
-        "scheduler": None if scheduler is None else to_plain(scheduler.state_dict()),
-        "layers": {name: to_plain(layer.ops_state()) for name, layer in session.network.named_layers()},
-        "newcomers": to_plain(session.optimizer.state_dict()),
+        "model": to_plain(session.network.state_dict(), weights),
+        "other_buffers": to_plain(other_buffers(session.network), space),
+        # Whatever changes these in their place waits until they are copied.
+        "optimizer": to_plain(experiment.optimizer.state_dict(), space, later=True),
+        "scheduler": None if scheduler is None else to_plain(scheduler.state_dict(), space),
+        "layers": {
+            name: to_plain(layer.ops_state(copied=False), space) for name, layer in session.network.named_layers()
+        },
+        "newcomers": to_plain(session.optimizer.state_dict(), space),
         "stream": asdict(session.stream.position),
-        "samples": {name: torch.from_numpy(np.array(value)) for name, value in stores.samples.state().items()},
-        "task": experiment.task.state_dict(),
+        "audit": session.audit.state(),
+        "data": session.data.identities(),
+        "samples": stores.samples.copied(np.array if space is None else space.copy_array),
+        "task": to_plain(experiment.task.state_dict(), space),
+        "random": random_state(),
     }
 
 
@@ -185,10 +261,10 @@ def _load_weights(session: Session, payload: Mapping[str, Any]) -> None:
     others = payload.get("other_buffers", {})
     structure = [*payload["structure"], *([name, list(value.shape)] for name, value in others.items())]
     if refit(session.network, optimizer, structure, from_plain(payload.get("attributes", {}))):
-        for name, value in other_buffers(session.network).items():
-            if name in others:
-                value.copy_(others[name])
         session.optimizer.load_state_dict([])  # of tensors that are no longer there
+    for name, value in other_buffers(session.network).items():
+        if name in others and value.shape == others[name].shape:
+            value.copy_(others[name])
     session.network.load_state_dict(from_plain(payload["model"]))
     session.network.remember_weights()
     session.structure_changed()
@@ -223,9 +299,11 @@ def restore_all(session: Session, payload: Mapping[str, Any]) -> None:
     session.full_eval_frequency = values["full_eval_frequency"]
     session.checkpoint_frequency = values["checkpoint_frequency"]
     restore_live(session, values.get("live", {}))
-    session.stores.samples.load_state({name: value.numpy() for name, value in payload["samples"].items()})
-    session.stream.rewind(Position(**payload["stream"]))
-    experiment.task.load_state_dict(payload["task"])
+    restore_samples(session, payload)
+    session.audit.load_state(payload.get("audit"))
+    experiment.task.load_state_dict(from_plain(payload["task"]))
+    if "random" in payload:  # not in format 1
+        set_random_state(payload["random"])
     session.abandon_evaluation()
     session.last_train = None  # what the future did
     session.last_evaluation = None
@@ -252,7 +330,7 @@ def check_kinds(session: Session, record: CheckpointRecord, payload: Mapping[str
     """Raises Refused, naming the first difference, when a checkpoint was made with another optimizer or other data."""
     there, here = payload["kinds"], kinds(session)
     for name in [*here, *there]:
-        if there.get(name, "missing") != here.get(name, "missing"):
+        if there.get(name, "missing") != here.get(name, "missing") and not fits(session, name, payload):
             raise Refused(
                 f"checkpoint {record.id} does not fit: {name} is {there.get(name, 'missing')} there and "
                 f"{here.get(name, 'missing')} in this experiment; start a new run, take over its weights only, or go "
@@ -283,65 +361,3 @@ def check_structure(session: Session, record: CheckpointRecord, payload: Mapping
                 f"checkpoint {record.id} has another structure: {name} is {there.get(name, 'missing')} there and "
                 f"{here.get(name, 'missing')} in this model; start a new run, or go back to the model it was made with"
             )
-
-
-def write_payload(path: Path, payload: Mapping[str, Any]) -> None:
-    """Write a checkpoint file whole or not at all. Raises StorageError naming it."""
-    try:
-        os.makedirs(path.parent, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"cannot create {path.parent}: {error.strerror or error}") from error
-    write_atomically(path, lambda file: torch.save(dict(payload), file))
-
-
-def read_payload(path: Path) -> dict[str, Any]:
-    """Read a checkpoint file: tensors and plain values only. Raises StorageError naming it."""
-    try:
-        payload = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise StorageError(f"checkpoint file {path.name} is missing") from None
-    except Exception as error:  # torch raises whatever the broken bytes lead it to
-        raise StorageError(f"checkpoint file {path.name} cannot be read: {error}") from error
-    version = payload.get("format_version") if isinstance(payload, dict) else None
-    if version != FORMAT_VERSION:
-        raise StorageError(f"checkpoint file {path.name} has format {version}; this version reads {FORMAT_VERSION}")
-    return dict(payload)
-
-
-_COUNTER = "__counter__"
-
-
-def to_plain(value: Any) -> Any:
-    """A copy of nested state as tensors on the CPU, numbers, text, lists and dicts. Raises StorageError naming a type
-    that cannot be kept."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, np.generic):  # before the others: NumPy's float64 is a float too, which torch would not load
-        return value.item()
-    if value is None or type(value) in (bool, int, float, str):
-        return value
-    if isinstance(value, np.ndarray):
-        return torch.from_numpy(value.copy())
-    if isinstance(value, Counter):  # MultiStepLR keeps its milestones in one
-        return {_COUNTER: [[to_plain(k), v] for k, v in value.items()]}
-    if isinstance(value, Mapping):
-        return {key: to_plain(item) for key, item in value.items()}
-    if isinstance(value, tuple):
-        return tuple(to_plain(item) for item in value)
-    if isinstance(value, list):
-        return [to_plain(item) for item in value]
-    raise StorageError(
-        f"a checkpoint holds tensors and plain values; {type(value).__name__} in the state of the model, the optimizer "
-        "or the scheduler is neither"
-    )
-
-
-def from_plain(value: Any) -> Any:
-    """What `to_plain` made, turned back."""
-    if isinstance(value, dict):
-        if set(value) == {_COUNTER}:
-            return Counter(dict(value[_COUNTER]))
-        return {key: from_plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [from_plain(item) for item in value]
-    return value

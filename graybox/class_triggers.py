@@ -93,8 +93,8 @@ class ClassTriggers:
         before[: len(arrays["since"])] -= arrays["since"]
         self.columns.put(index, {"sums": arrays["sums"], "before": before})
 
-    def state_dict(self) -> dict[str, Any]:
-        return {**self.columns.state_dict(), "seen": self.seen.cpu().clone()}
+    def state_dict(self, *, copied: bool = True) -> dict[str, Any]:
+        return {**self.columns.state_dict(copied=copied), "seen": self.seen.cpu().clone() if copied else self.seen}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.columns.load_state_dict(state)

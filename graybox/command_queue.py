@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from graybox.commands import MAX_WAIT_SECONDS, Command, Outcome, Pause
+from graybox.commands import MAX_WAIT_SECONDS, CancelEvaluation, Command, Outcome, Pause
 from graybox.errors import DeadlinePassed
 
 REMEMBERED_IDS = 10_000
@@ -33,7 +33,7 @@ class CommandQueue:
         self._waiting: deque[WaitingCommand] = deque()
         self._futures: OrderedDict[str, Future[Outcome]] = OrderedDict()
         self._guard = threading.Lock()
-        self._pauses = 0
+        self._flags: Counter[type[Command]] = Counter()
         self._closed_by: Exception | None = None
         self.wake = threading.Event()
 
@@ -52,8 +52,7 @@ class CommandQueue:
                 return entry.future
             if command_id:
                 self.remember(command_id, entry.future)
-            if isinstance(command, Pause):
-                self._pauses += 1
+            self._flag(command, 1)
             self._waiting.append(entry)
         self.wake.set()
         return entry.future
@@ -67,7 +66,16 @@ class CommandQueue:
     @property
     def pause_is_waiting(self) -> bool:
         """Whether somebody has asked for a pause that was not applied yet: no step is begun then."""
-        return self._pauses > 0
+        return self._flags[Pause] > 0
+
+    @property
+    def cancel_is_waiting(self) -> bool:
+        """The same for the end of an evaluation: no batch of it is begun then."""
+        return self._flags[CancelEvaluation] > 0
+
+    def _flag(self, command: Command, change: int) -> None:
+        if isinstance(command, (Pause, CancelEvaluation)):
+            self._flags[type(command)] += change
 
     def take(self) -> WaitingCommand | None:
         """The next command that is still wanted. One whose deadline has passed fails here and is never applied."""
@@ -76,8 +84,7 @@ class CommandQueue:
                 if not self._waiting:
                     return None
                 entry = self._waiting.popleft()
-                if isinstance(entry.command, Pause):
-                    self._pauses -= 1
+                self._flag(entry.command, -1)
             if not entry.future.set_running_or_notify_cancel():
                 self._forget(entry)
                 continue
@@ -98,8 +105,7 @@ class CommandQueue:
                 if entry not in self._waiting:
                     continue
                 self._waiting.remove(entry)
-                if isinstance(entry.command, Pause):
-                    self._pauses -= 1
+                self._flag(entry.command, -1)
             self._forget(entry)
             if entry.future.set_running_or_notify_cancel():
                 entry.future.set_exception(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_WAIT_SECONDS = 180.0
 """No command waits longer for its turn, whatever the call's own deadline."""
+MODES = TRAIN, AUDIT = "train", "audit"
+"""What SetMode takes."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,39 @@ class SetHyperParameters(Command):
 
 
 @dataclass(frozen=True)
+class SetMode(Command):
+    """From the next batch on "train", or "audit": batches go through as in training and are recorded, and nothing
+    learns. Back in "train", training goes on with the batch that it had stopped before."""
+
+    mode: str  # one of MODES
+
+
+@dataclass(frozen=True)
+class StartEvaluation(Command):
+    """Evaluate samples of a split, batch by batch between two steps, running or paused; training goes on afterwards as
+    it was. One at a time: refused while another one runs.
+
+    full: all samples, discarded ones too, whatever else is said. rows: those of a view, int64 [n]; tags: those with any
+    of them; both: those that are both; neither: those that are not discarded. metrics: see graybox.metric_choice; none:
+    what the experiment asks for, or all there are. query: what made the view, for the journal.
+    """
+
+    split: str = "val"
+    tags: tuple[str, ...] = ()
+    full: bool = False
+    metrics: tuple[str, ...] = ()
+    rows: NDArray[np.int64] | None = None
+    query: str = ""
+
+
+@dataclass(frozen=True)
+class CancelEvaluation(Command):
+    """End the evaluation that runs, without a trace. Takes effect before its next batch, through a flag, as Pause."""
+
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class EditNeurons(Command):
     """Plan the edit and apply it whole; with dry_run only plan it, and answer a graybox.plan_summary.PlanSummary.
 
@@ -69,6 +104,17 @@ class Undo(Command):
 
     sequence: the journal entry that is expected to be undone, so that two people do not undo twice: refused when
     another one would be (see graybox.store.undo_order). 0: whatever comes last.
+    """
+
+    sequence: int = 0
+
+
+@dataclass(frozen=True)
+class Redo(Command):
+    """Do the edit again that was undone last, as it was done: unless something was edited since.
+
+    sequence: the journal entry, undone, that is expected to be done again; refused when another one would be. 0:
+    whichever it is.
     """
 
     sequence: int = 0
@@ -231,7 +277,8 @@ class Outcome:
     """The journal entry it made; 0: none."""
     value: Any = None
     """What a read answers; the plan's text for EditNeurons, a PlanSummary for its dry run; the new branch (or None) for
-    RestoreCheckpoint; the number of samples that changed for an edit of samples; the record for SaveCheckpoint."""
+    RestoreCheckpoint; the number of samples that changed for an edit of samples; the record for SaveCheckpoint; the
+    number of the evaluation for StartEvaluation."""
     details: Mapping[str, Any] = field(default_factory=dict)
 
 

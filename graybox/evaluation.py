@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,23 +11,55 @@ import torch
 from torch.utils.data import DataLoader
 
 from graybox.calling import called
-from graybox.data_samples_with_ops import CollateWithRows, LoadFailure, SeededDataset, Token, sample_seed
+from graybox.data_samples_with_ops import CollateWithRows, SeededDataset, Token, sample_seed
+from graybox.evaluation_metrics import Measured, MetricSet
 from graybox.experiment import Experiment
+from graybox.failing_samples import LoadFailure, bad_rows, load_error
+from graybox.met_labels import joined_answers, joined_labels
 from graybox.randomness import mix, purpose, seeded
-from graybox.sample_stream import SampleLoadError
 from graybox.store.sample_columns import Ratings
 from graybox.tracking import Tally, TrackingMode
-from graybox.training_step import BatchOutcome, evaluation_mode, read_outcome, split_batch
+from graybox.training_step import (
+    BatchOutcome,
+    Parts,
+    blamed,
+    evaluation_mode,
+    labels_met,
+    read_outcome,
+    split_batch,
+)
+
+MAX_CLASS_CURVES = 100
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Mean loss, and share of correct predictions (None without classes), over so many samples."""
+    """Mean loss, and share of correct predictions (None without classes), over so many samples; and what else was
+    measured."""
 
     split: str
     samples: int
     loss: float
     accuracy: float | None
+    measured: Measured = field(default_factory=Measured)
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def numbers(self) -> dict[str, float]:
+        """All that is one number, by name."""
+        known = {"loss": self.loss} if self.accuracy is None else {"loss": self.loss, "accuracy": self.accuracy}
+        return {**known, **self.scores, **self.measured.values}
+
+
+def curves_of(result: EvaluationResult, class_names: Sequence[str]) -> dict[tuple[str, str], float]:
+    """What a pass adds to the curves, by (split, metric): its numbers and, where it measured classes one by one, the f1
+    of each as a curve "SPLIT/CLASS"; of the first MAX_CLASS_CURVES classes."""
+    found = {(result.split, name): value for name, value in result.numbers().items()}
+    table = result.measured.classes
+    if table is not None:
+        for number, value in enumerate(table.f1[:MAX_CLASS_CURVES].tolist()):
+            name = class_names[number] if number < len(class_names) else str(number)
+            found[f"{result.split}/{name}", "f1"] = value
+    return found
 
 
 class EvaluationPass:
@@ -36,6 +68,9 @@ class EvaluationPass:
 
     A pass counts whole or not at all, so that one that was abandoned and made again leaves nothing twice: when it is
     through, statistics go to the neurons' evaluation trackers, and `record` is called once with what all samples did.
+
+    discarded: bool [samples], those to leave out. metrics: measure more than loss and accuracy. neurons: False, the
+    neurons' statistics stay as they are.
     """
 
     def __init__(
@@ -47,14 +82,20 @@ class EvaluationPass:
         batch_size: int,
         seed: int,
         record: Callable[[BatchOutcome], None],
+        metrics: MetricSet | None = None,
+        neurons: bool = True,
     ) -> None:
         self.split = split
         self.experiment = experiment
         self._record = record
+        self._metrics = metrics
+        self._mode = TrackingMode.EVAL if neurons else TrackingMode.DISABLED
         self._seed = mix(seed, purpose("evaluation"))
         rows = np.flatnonzero(~discarded)
         self.total = int(rows.size)
         self.done = 0
+        self.bad: list[int] = []
+        """Samples whose loss is no finite number, in batches of which others' are."""
         self._outcomes: list[BatchOutcome] = []
         self._tally = Tally()
         tokens = [Token(int(row), sample_seed(seed, 0, int(row))) for row in rows]
@@ -80,30 +121,42 @@ class EvaluationPass:
             self._count()
             return False
         if isinstance(loaded, LoadFailure):
-            raise SampleLoadError(
-                f"{self.split} sample {loaded.row} failed to load: {loaded.reason}. Mend it, or discard the sample, "
-                "and resume",
-                loaded.trace,
-            )
+            raise load_error(self.split, loaded)
         rows, data = loaded
-        inputs, target = split_batch(self.experiment, data, rows, self.split)
+        parts: Parts | None = None
+        try:
+            parts = split_batch(self.experiment, data, rows, self.split)
+            self._take(rows, parts)
+        except Exception as error:  # the user's own code and data: named where it comes from some of the samples
+            named = blamed(error, self.experiment, self.split, rows, parts)
+            if named is not None:
+                raise named from error
+            raise
+        return True
+
+    def _take(self, rows: torch.Tensor, parts: Parts) -> None:
+        inputs, target = parts
         model = self.experiment.model
-        model.set_tracking_mode(TrackingMode.EVAL)
+        model.set_tracking_mode(self._mode)
         model.ledger.hold()
         model.ledger.samples_are(rows, target if isinstance(target, torch.Tensor) else None)
         try:
             with evaluation_mode(model):
-                result = self.experiment.task.evaluate(called(model, inputs), target)
+                outputs = called(model, inputs)
+                result = self.experiment.task.evaluate(outputs, target)
+                if self._metrics is not None:
+                    self._metrics.update(outputs, target, result)
                 if result.predictions is not None:
                     model.register_prediction(result.predictions, result.classes)
         finally:
             waited = model.ledger.take_all()
             model.set_tracking_mode(TrackingMode.DISABLED)
         outcome = read_outcome(result, target, rows.numpy())
+        outcome = replace(outcome, met=labels_met(self.experiment, self.split, rows, target))
+        self.bad += bad_rows(outcome.loss, outcome.rows, outcome.losses)
         self._tally.add(waited)
         self._outcomes.append(outcome)
         self.done += len(outcome.rows)
-        return True
 
     def _count(self) -> None:
         self._tally.commit()
@@ -111,11 +164,15 @@ class EvaluationPass:
             self._record(joined(self._outcomes))
 
     def result(self) -> EvaluationResult:
-        """The means over what was done so far; NaN before the first batch."""
+        """The means over what was done so far; NaN before the first batch. Raises what a user's metric raises."""
         if not self._outcomes:
             return EvaluationResult(self.split, 0, float("nan"), None)
         whole = joined(self._outcomes)
-        return EvaluationResult(self.split, self.done, whole.loss, whole.accuracy)
+        measured = Measured()
+        if self._metrics is not None:
+            with seeded(mix(self._seed, self.done)):
+                measured = self._metrics.measured(whole)
+        return EvaluationResult(self.split, self.done, whole.loss, whole.accuracy, measured, whole.scores)
 
 
 def joined(outcomes: list[BatchOutcome]) -> BatchOutcome:
@@ -132,6 +189,8 @@ def joined(outcomes: list[BatchOutcome]) -> BatchOutcome:
         correct=sum(correct) if len(correct) == len(outcomes) else None,
         targets=np.concatenate(targets) if len(targets) == len(outcomes) else None,
         ratings=_ratings_of(outcomes),
+        answers=joined_answers([o.answers for o in outcomes]),
+        met=joined_labels([o.met for o in outcomes]),
     )
 
 
@@ -150,7 +209,7 @@ def example_inputs(experiment: Experiment, rows: int = 2) -> Any:
     tokens = [Token(row, sample_seed(0, 0, row)) for row in range(min(rows, len(wrapper)))]
     loaded = CollateWithRows(experiment.collate)(SeededDataset(wrapper.dataset).__getitems__(tokens))
     if isinstance(loaded, LoadFailure):
-        raise SampleLoadError(f"training sample {loaded.row} failed to load: {loaded.reason}", loaded.trace)
+        raise load_error("train", loaded)
     return split_batch(experiment, loaded[1], loaded[0])[0]
 
 

@@ -129,25 +129,42 @@ class ExcitingSamples:
             none = np.zeros((0, len(index)), dtype=np.float32)
             self.columns.put(index, {"values": arrays["sorted_values"], "ids": arrays["sorted_ids"], "waiting": none})
 
-    def state_dict(self) -> dict[str, Any]:
-        columns = self.columns.state_dict()
+    def state_dict(self, *, copied: bool = True) -> dict[str, Any]:
+        """Copies on the CPU. copied=False: the tensors themselves, for who copies them before anything changes them,
+        and `waiting` and its ids as far as something waits; `waiting_rows` says how many rows there are."""
+        columns = self.columns.state_dict(copied=copied)
+        number = self._number_waiting
+        told: dict[str, Any] = {"number_waiting": number, "times_sorted": self._times_sorted}
+        if not copied:
+            told["waiting_rows"] = len(self._waiting_ids)
+            columns["waiting"] = columns["waiting"][:number]
+            return {**columns, "waiting_ids": self._waiting_ids[:number], **told}
         # Rows where nothing waits hold whatever was there.
-        columns["waiting"] = columns["waiting"].clone()
-        columns["waiting"][self._number_waiting :] = -torch.inf
+        columns["waiting"][number:] = -torch.inf
         waiting_ids = self._waiting_ids.cpu().clone()
-        waiting_ids[self._number_waiting :] = 0
-        return {
-            **columns,
-            "waiting_ids": waiting_ids,
-            "number_waiting": self._number_waiting,
-            "times_sorted": self._times_sorted,
-        }
+        waiting_ids[number:] = 0
+        return {**columns, "waiting_ids": waiting_ids, **told}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.columns.load_state_dict(state)
-        self._waiting_ids = state["waiting_ids"].to(self.columns.device, copy=True)
+        ids = state["waiting_ids"].to(self.columns.device, copy=True)
+        rows = int(state.get("waiting_rows", len(ids)))
+        self.columns.lengthen("waiting", rows)
+        self._waiting_ids = torch.nn.functional.pad(ids, (0, rows - len(ids)))
         self._number_waiting = int(state["number_waiting"])
         self._times_sorted = int(state["times_sorted"])
+
+    @torch.no_grad()
+    def renumber(self, place: torch.Tensor) -> None:
+        """The samples have other ids: place int64 [samples before], -1 for one that is gone, which makes room."""
+        place = torch.cat((place, place.new_full((1,), -1))).to(self.columns.device)
+        last = len(place) - 1
+        ids = place[self.columns["ids"].clamp(-1, last)]  # -1 is the last place, which leads to none
+        self.columns["ids"].copy_(ids)
+        self.columns["values"].masked_fill_(ids < 0, -torch.inf)
+        waiting = place[self._waiting_ids[: self._number_waiting].clamp(-1, last)]
+        self._waiting_ids[: self._number_waiting] = waiting
+        self.columns["waiting"][: self._number_waiting].masked_fill_((waiting < 0)[:, None], -torch.inf)
 
     def same_as(self, other: ExcitingSamples) -> bool:
         return all(same(one, two) for one, two in zip(self.top(), other.top(), strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,12 @@ from graybox.dash import Dash
 from graybox.data_samples_with_ops import DataSampleTrackingWrapper
 from graybox.errors import Invalid
 from graybox.experiment_loop import ExperimentLoop
+from graybox.met_labels import LabelReader
+from graybox.metric_choice import checked_metrics
 from graybox.model_with_ops import NetworkWithOps
 from graybox.randomness import seeded
 from graybox.sample_loader import Collate
+from graybox.store.retention import KeepCheckpoints
 from graybox.task import Criterion, Task, make_task
 from graybox.tracking import RecordSettings
 from graybox.tunable import RESERVED, RESERVED_BEGINNINGS, Tunable
@@ -40,18 +43,25 @@ class Experiment(ExperimentLoop):
     device: "cuda:0" falls back to the CPU, with a warning, where there is none.
     training_steps_to_do: optimizer steps. root_log_dir: where runs are kept. logger: for the user's own curves.
     skip_loading: start a new run instead of going on with the newest one under root_log_dir.
-    criterion: function of (outputs, target); None: the task's own. task: "classification", "regression" or a Task.
+    criterion: function of (outputs, target); None: the task's own. task: "classification", "regression", "multilabel",
+        "segmentation" or a Task; docs/samples.md says what labels each takes.
     scheduler: called with the optimizer, answers a torch.optim scheduler, stepped once per step (ReduceLROnPlateau:
         once per pass over eval_dataset, with its loss).
     seed: of sample order, augmentation, dropout and edits; None: a new one for every run.
     workers: processes that load samples (0: this one). collate: as in torch.utils.data.DataLoader.
     full_eval_frequency: steps between two passes over eval_dataset; checkpoint_frequency: steps between two automatic
         checkpoints; 0: never.
+    checkpoints: which automatic checkpoints stay; None: the newest ten, see graybox.KeepCheckpoints.
     record: which statistics of neurons are kept, and on every so many-th step; None: all of them, on every step.
+    metrics: what a pass over samples measures beyond loss and accuracy: "macro_f1", "calibration_error", "per_class",
+        "confusion_matrix", and metrics of torchmetrics; a dict gives them names of one's own. See docs/evaluation.md.
     hyper_parameters: of one's own, to be changed while it trains: see Tunable.
 
     Raises Invalid, saying what would be right, for anything it cannot train.
     """
+
+    schedule_runs = True
+    """Whether the schedule goes on changing the learning rate."""
 
     def __init__(
         self,
@@ -79,8 +89,10 @@ class Experiment(ExperimentLoop):
         optimizer_options: Mapping[str, Any] | None = None,
         full_eval_frequency: int = 100,
         checkpoint_frequency: int = 500,
+        checkpoints: KeepCheckpoints | None = None,
         example_input: Any = None,
         record: RecordSettings | None = None,
+        metrics: Sequence[Any] | Mapping[str, Any] | None = None,
         hyper_parameters: Iterable[Tunable] = (),
     ) -> None:
         check_model(model)
@@ -90,27 +102,30 @@ class Experiment(ExperimentLoop):
         )
         self.full_eval_frequency = whole_in_range("full_eval_frequency", full_eval_frequency, 0)
         self.checkpoint_frequency = whole_in_range("checkpoint_frequency", checkpoint_frequency, 0)
+        self.checkpoints = checked_rule(checkpoints)
         self.workers = whole_in_range("workers", workers, 0, MAX_WORKERS)
         self.seed = None if seed is None else whole_in_range("seed", seed, 0, MAX_SEED)
         self.logger = checked_logger(logger, root_log_dir)
         self.datasets = wrap_datasets({"train": train_dataset, "val": eval_dataset, "test": test_dataset})
         self.root_log_dir = Path(root_log_dir)
         self.skip_loading = skip_loading
-        self.collate = collate
         self.train_shuffle = train_shuffle
-        self.record = RecordSettings() if record is None else record
+        self.record = record or RecordSettings()
         self.device = available_device(device)
-        if isinstance(criterion, torch.nn.Module):
-            criterion.to(self.device)  # class weights belong where the outputs are
-        self.task = make_task(task, criterion)
-        self.model = self._operable(model.to(self.device), example_input)
+        self.task = make_task(task, on_device(criterion, self.device))
+        self.collate: Collate | None = collate or getattr(self.task, "collate", None)
+        self.label_reader = LabelReader(getattr(self.task, "label_kind", None))
+        self.metrics = checked_metrics(metrics, self.task)
+        self.model = self._in_training(self._operable(model.to(self.device), example_input), model)
+        self.optimizer = optimizer_class(model.parameters(), lr=learning_rate, **(optimizer_options or {}))
+        check_optimizer(self.optimizer)
+        self.scheduler = scheduler(self.optimizer) if scheduler else None
+        self.hyper_parameters = checked_tunables(hyper_parameters)
+
+    def _in_training(self, operable: NetworkWithOps, model: nn.Module) -> NetworkWithOps:
         if not model.training:
             model.train()  # after a look at what it answers; single modules may stay in evaluation mode
-        self.optimizer = optimizer_class(model.parameters(), lr=learning_rate, **dict(optimizer_options or {}))
-        check_optimizer(self.optimizer)
-        self.scheduler = scheduler(self.optimizer) if scheduler is not None else None
-        self.schedule_runs = True
-        self.hyper_parameters = checked_tunables(hyper_parameters)
+        return operable
 
     def _operable(self, model: nn.Module, example_input: Any) -> NetworkWithOps:
         """The model with neurons, and with an input on which it can be looked at. Raises Invalid where it cannot."""
@@ -155,6 +170,11 @@ class Experiment(ExperimentLoop):
             self.scheduler.step(evaluation_loss)
 
 
+def on_device(criterion: Criterion | None, device: torch.device) -> Criterion | None:
+    """The criterion, its class weights where the outputs are."""
+    return criterion.to(device) if isinstance(criterion, nn.Module) else criterion
+
+
 def check_model(model: object) -> None:
     """Raises Invalid when a model has no neurons to operate on."""
     if not isinstance(model, nn.Module):
@@ -176,6 +196,18 @@ def check_optimizer(optimizer: object) -> None:
             f"{type(optimizer).__name__} runs the model several times within one step, which Graybox does not do yet; "
             "choose another optimizer, for example torch.optim.Adam"
         )
+
+
+def checked_rule(rule: object) -> KeepCheckpoints:
+    """The rule, or the usual one. Raises Invalid for what is none."""
+    if rule is None:
+        return KeepCheckpoints()
+    if not isinstance(rule, KeepCheckpoints):
+        raise Invalid(
+            f"checkpoints is a graybox.KeepCheckpoints, for example KeepCheckpoints(last=5, best='val/loss'), not a "
+            f"{type(rule).__name__}"
+        )
+    return rule
 
 
 def checked_tunables(given: Iterable[Tunable]) -> tuple[Tunable, ...]:
@@ -214,6 +246,7 @@ def wrap_datasets(datasets: Mapping[str, Any]) -> dict[str, DataSampleTrackingWr
         wrapped[split] = data if known else DataSampleTrackingWrapper(data)
         if len(wrapped[split]) == 0:
             raise Invalid(f"the {split} data set is empty; it needs at least one sample")
+        wrapped[split].names()  # one that names two samples alike says so here
     return wrapped
 
 

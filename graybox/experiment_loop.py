@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import atexit
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,16 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import DataLoader
 
 from graybox.checks import checked_name, in_range, whole_in_range
-from graybox.commands import Command, Pause, RestoreCheckpoint, Resume, SaveCheckpoint, SetHyperParameters
+from graybox.commands import (
+    Command,
+    Pause,
+    RestoreCheckpoint,
+    Resume,
+    SaveCheckpoint,
+    SetHyperParameters,
+    SetMode,
+    StartEvaluation,
+)
 from graybox.data_samples_with_ops import DataSampleTrackingWrapper
 from graybox.errors import Invalid, Refused
 from graybox.learning_rate import rescale_learning_rate
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
     from graybox.launch import Training
     from graybox.model_with_ops import NetworkWithOps
     from graybox.own_loop import OwnLoop
+    from graybox.store.evaluation_report import EvaluationReport
     from graybox.task import Task
 
 MAX_BATCH_SIZE = 1_000_000
@@ -156,6 +166,18 @@ class ExperimentLoop:
         result = self.loop().evaluate()
         return result.loss, None if result.accuracy is None else 100.0 * result.accuracy
 
+    def evaluate(
+        self, split: str = "val", *, tags: Sequence[str] = (), full: bool = False, metrics: Sequence[str] = ()
+    ) -> EvaluationReport:
+        """Evaluate a split ("train", "val", "test"), or its samples with any of these tags, as anybody may ask for over
+        the wire: journalled, and plotted as points; it leaves training as it was. See docs/evaluation.md.
+
+        full: discarded samples, too. metrics: names; none: those of the experiment, or all there are. Raises Invalid or
+        NotFound for what does not exist, Refused where another one runs or this one fails.
+        """
+        asked = StartEvaluation(split, tuple(tags), full, tuple(metrics))
+        return self.loop().evaluate_on_demand(asked)
+
     # -- checkpoints -----------------------------------------------------------------------------------
 
     def dump(self) -> int:
@@ -197,6 +219,11 @@ class ExperimentLoop:
         with a dot in a dict: set_hyper_parameters(**{"optimizer.weight_decay": 0.01}). Raises Invalid or Refused,
         saying what would be right."""
         self.loop().command(SetHyperParameters(changes))
+
+    def set_mode(self, mode: str) -> None:
+        """In "audit", steps are made as before and recorded, and nothing learns; in "train" they train again, from
+        where training was left. Journalled. Raises Invalid for any other."""
+        self.loop().command(SetMode(mode))
 
     def set_is_training(self, is_training: bool) -> None:
         """Whether a trainer that runs by itself trains or is paused; before a launch, how it begins."""

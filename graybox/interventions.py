@@ -7,21 +7,27 @@ comes out is a kind and JSON arguments; performing those is a function of the se
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from graybox.checkpoint import CheckpointKeeper, restore_all, restore_weights
 from graybox.commands import (
+    AUDIT,
+    MODES,
     Command,
     CopyColumn,
     DeleteColumn,
     EditNeurons,
     Pause,
     RecordQuery,
+    Redo,
     RestoreCheckpoint,
     Resume,
     SampleEdit,
     SetHyperParameters,
+    SetMode,
     SetPlotNote,
+    StartEvaluation,
     Undo,
 )
 from graybox.errors import Invalid, NotFound, Refused
@@ -31,7 +37,9 @@ from graybox.learning_rate import rates_of, undo_rates
 from graybox.neuron_interventions import apply_edit, resolve_edit, undo_edit
 from graybox.sample_interventions import SampleInterventions
 from graybox.session import Session
-from graybox.store.undo_order import UNDO, next_to_undo
+from graybox.store.evaluation_report import END, START
+from graybox.store.journal import JournalEntry
+from graybox.store.undo_order import DATA_CHANGED, REDO, UNDO, as_edit, next_to_redo, next_to_undo
 
 MAX_NOTE_LENGTH = 2_000
 
@@ -47,12 +55,17 @@ class Interventions:
             "pause": self._pause,
             "resume": self._resume,
             "step_failed": self._step_failed,
+            DATA_CHANGED: lambda arguments, _: Performed(arguments["summary"]),
             "hp_change": self._hp_change,
+            "mode_switch": self._mode_switch,
+            START: session.evaluations.start,
+            END: lambda arguments, _: session.evaluations.end(arguments),
             "neuron_edit": self._neuron_edit,
             **self.samples.perform,
             "checkpoint_restore": self._checkpoint_restore,
             "plot_note": self._plot_note,
             UNDO: self._undo,
+            REDO: self._redo,
         }
 
     # -- resolving -----------------------------------------------------------------------------------
@@ -66,10 +79,18 @@ class Interventions:
                 return Intervention("resume")
             case SetHyperParameters():
                 return Intervention("hp_change", {"changes": check_changes(command.changes, self.session)})
+            case SetMode():
+                if command.mode not in MODES:
+                    raise Invalid(f"mode is {' or '.join(MODES)}, not {command.mode!r:.100}")
+                return Intervention("mode_switch", {"mode": command.mode})
+            case StartEvaluation():
+                return self.session.evaluations.resolve(command)
             case EditNeurons():
                 return Intervention("neuron_edit", resolve_edit(self.session, command))
             case Undo():
-                return Intervention(UNDO, {"sequence": self._resolve_undo(command.sequence)})
+                return Intervention(UNDO, {"sequence": self._resolve(next_to_undo, "undo", command.sequence)})
+            case Redo():
+                return Intervention(REDO, {"sequence": self._resolve(next_to_redo, "redo", command.sequence)})
             case SampleEdit() | CopyColumn() | DeleteColumn() | RecordQuery():
                 return self.samples.resolve(command)
             case RestoreCheckpoint():
@@ -115,7 +136,7 @@ class Interventions:
     def _resume(self, arguments: Mapping[str, Any], _: int) -> Performed:
         self.session.running = True
         self.session.error = self.session.traceback = ""
-        if self.session.steps_left <= 0:
+        if self.session.steps_left <= 0 and not self.session.audit.on:
             return Performed("Resumed, but no steps are left: raise the steps left to train on")
         return Performed("Resumed")
 
@@ -123,6 +144,7 @@ class Interventions:
         self.session.running = False
         self.session.error = arguments["error"]
         self.session.traceback = arguments["traceback"]
+        self.session.data.mark(arguments)
         return Performed(f"Paused by an error: {arguments['error']}")
 
     def _hp_change(self, arguments: Mapping[str, Any], _: int) -> Performed:
@@ -152,36 +174,62 @@ class Interventions:
             undo_rates(experiment.optimizer, experiment.scheduler, undo["rates"], undo["rates_after"])
             session.learning_rate = undo["learning_rate"]
 
+    def _mode_switch(self, arguments: Mapping[str, Any], _: int) -> Performed:
+        audit = self.session.audit
+        before = audit.mode
+        if before == arguments["mode"]:
+            return Performed(f"Nothing changed: the mode is {before} already")
+        audit.switch(arguments["mode"])
+        what = "training goes on where it was left" if before == AUDIT else "batches are looked at, and nothing learns"
+        return Performed(
+            f"Switched from {before} to {audit.mode}: {what}",
+            undo={"mode": before},
+            take_back=lambda: audit.switch(before),
+        )
+
     def _neuron_edit(self, arguments: Mapping[str, Any], sequence: int) -> Performed:
         self.session.abandon_evaluation()
         done = apply_edit(self.session, arguments, sequence)
         return Performed(done.plan.summary(), undo=done.undo, value=str(done.plan), take_back=done.take_back)
 
-    def _resolve_undo(self, expected: int) -> int:
+    def _resolve(self, find: Callable[[list[JournalEntry]], int], verb: str, expected: int) -> int:
         entries = self.session.stores.journal.entries()
-        sequence = next_to_undo(entries)
+        sequence = find(entries)
         if not sequence:
-            raise Refused("there is nothing to undo")
+            raise Refused(f"there is nothing to {verb}")
         if expected and expected != sequence:
-            entry = next(e for e in entries if e.sequence == sequence)
+            entry = entries[sequence - 1]
             raise Refused(
-                f"entry {expected} is not the last one that can be undone; that is entry {sequence} ({entry.summary})"
+                f"entry {expected} is not the last one that can be {verb}ne; that is entry {sequence} ({entry.summary})"
             )
         return sequence
 
+    def _edit_of(self, sequence: int) -> tuple[JournalEntry, int]:
+        by_sequence = {entry.sequence: entry for entry in self.session.stores.journal.entries()}
+        try:
+            return as_edit(by_sequence[sequence], by_sequence)
+        except KeyError as error:
+            raise NotFound(f"the journal has no entry {error}") from None
+
     def _undo(self, arguments: Mapping[str, Any], _: int) -> Performed:
         session = self.session
-        entry = next((e for e in session.stores.journal.entries() if e.sequence == arguments["sequence"]), None)
-        if entry is None:
-            raise NotFound(f"the journal has no entry {arguments['sequence']}")
+        entry, _ = self._edit_of(arguments["sequence"])
         session.abandon_evaluation()
         if entry.kind == "neuron_edit":
             undo_edit(session, entry.undo)
         elif entry.kind == "hp_change":
             self._undo_hp_change(entry.undo)
+        elif entry.kind == "mode_switch":
+            session.audit.switch(entry.undo["mode"])
         else:
             self.samples.undo(entry)
         return Performed(f"Undid: {entry.summary}", value=entry.sequence)
+
+    def _redo(self, arguments: Mapping[str, Any], _: int) -> Performed:
+        entry, first = self._edit_of(arguments["sequence"])
+        # Random numbers are those of the first time, so that what is done again is the same.
+        done = self.perform(Intervention(entry.kind, entry.arguments), first)
+        return replace(done, summary=f"Redid: {done.summary}")
 
     def _checkpoint_restore(self, arguments: Mapping[str, Any], _: int) -> Performed:
         session = self.session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -292,10 +292,17 @@ class NetworkWithOps(NetworkEdits, nn.Module):
         if output.neuron_count == classes:
             output.records.observe_prediction(self.ledger, predictions)
 
-    def remember_weights(self) -> None:
-        """From now on neurons tell how much they have changed since this moment: a copy of the layers' weights."""
-        for layer in self.layers:
-            layer.records.keep_weights(rows_of(layer))
+    def remember_weights(self, copies: Mapping[str, torch.Tensor] | None = None) -> None:
+        """From now on neurons tell how much they have changed since this moment: by a copy of the layers' weights.
+
+        copies: of the state_dict as it is now, on the CPU, that nobody changes until this is called again; weights on
+        the CPU are then not copied once more."""
+        for name, layer in self.named_layers():
+            weight, copy = layer.weight, (copies or {}).get(f"{name}.weight")
+            if copy is None or weight.device.type != "cpu" or (copy.shape, copy.dtype) != (weight.shape, weight.dtype):
+                layer.records.keep_weights(rows_of(layer))
+            else:
+                layer.records.keep_weights(rows_of(layer, copy), copied=False)
 
     def reset_all_stats(self) -> None:
         for layer in self.layers:

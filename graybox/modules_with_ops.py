@@ -256,8 +256,9 @@ class NeuronLayer(LayerEdits, ModuleWithOps):
 
     # -- keeping -----------------------------------------------------------------------------------------
 
-    def ops_state(self) -> dict[str, Any]:
-        """Flags and statistics, as tensors on the CPU: what a state_dict does not hold."""
+    def ops_state(self, *, copied: bool = True) -> dict[str, Any]:
+        """Flags and statistics, as tensors on the CPU: what a state_dict does not hold. copied=False: statistics as the
+        tensors that are counted in, wherever these are, for who copies them before anything changes them."""
         return {
             "frozen": self.frozen.clone(),
             "learning_rate": self.neuron_learning_rate.clone(),
@@ -266,7 +267,7 @@ class NeuronLayer(LayerEdits, ModuleWithOps):
             "incoming_learning_rate": self.incoming_learning_rate.clone(),
             "neuron_identity": self.neuron_identity.clone(),
             "incoming_identity": self.incoming_identity.clone(),
-            **self.records.state_dict(),
+            **self.records.state_dict(copied=copied),
         }
 
     def load_ops_state(self, state: dict[str, Any]) -> None:

@@ -76,9 +76,9 @@ class NeuronColumns:
                 values = torch.cat((values, whole.to(tensor.device)[len(values) :]))
             tensor.index_copy_(-1, index, values)
 
-    def state_dict(self) -> dict[str, torch.Tensor]:
-        """Copies on the CPU."""
-        return {name: tensor.cpu().clone() for name, tensor in self.tensors.items()}
+    def state_dict(self, *, copied: bool = True) -> dict[str, torch.Tensor]:
+        """Copies on the CPU; copied=False: the tensors themselves, for who copies them before anything changes them."""
+        return {name: tensor.cpu().clone() for name, tensor in self.tensors.items()} if copied else dict(self.tensors)
 
     def load_state_dict(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take over copies of what `state_dict` answered. Raises Invalid when the number of neurons differs."""

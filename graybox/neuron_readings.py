@@ -25,9 +25,10 @@ def neuron_rows(weight: torch.Tensor, out_axis: int, neurons: int) -> torch.Tens
     return torch.view_as_real(rows.resolve_conj()) if rows.is_complex() else rows
 
 
-def rows_of(layer: Any) -> torch.Tensor:
-    """The weight of a layer with neuron operations as [neurons, ...]."""
-    return neuron_rows(layer.weight.detach(), getattr(layer, "out_axis", 0), layer.neuron_count)
+def rows_of(layer: Any, weight: torch.Tensor | None = None) -> torch.Tensor:
+    """The weight of a layer with neuron operations, or a copy of it, as [neurons, ...]."""
+    found = layer.weight if weight is None else weight
+    return neuron_rows(found.detach(), getattr(layer, "out_axis", 0), layer.neuron_count)
 
 
 def weight_readings(

@@ -91,17 +91,19 @@ class NeuronRecords:
         self.eval.put(index, within(arrays, "eval"))
         kept, before = self._kept, arrays.get("kept")
         if kept is not None and before is not None and before.shape[1:] == kept.shape[1:]:
-            kept.index_copy_(0, index.to(kept.device), torch.from_numpy(before.copy()).to(kept.device, kept.dtype))
+            values = torch.from_numpy(before.copy()).to(kept.device, kept.dtype)
+            self._kept = kept.index_copy(0, index.to(kept.device), values)  # anew: it may be the checkpoint's
         self.expire()
 
     # -- weights since the last checkpoint -------------------------------------------------------------
 
     @torch.no_grad()
-    def keep_weights(self, rows: torch.Tensor) -> None:
-        """A checkpoint keeps (or brings back) these weights, [neurons, ...]: changes count from here. Never waits."""
+    def keep_weights(self, rows: torch.Tensor, *, copied: bool = True) -> None:
+        """A checkpoint keeps (or brings back) these weights, [neurons, ...]: changes count from here. Never waits.
+        copied=False: they are a copy already, which stays as it is until the next call."""
         check_neurons(rows.shape[0], self.neurons)
         low = rows.dtype in (torch.bfloat16, torch.float16)
-        self._kept = rows.detach().to(torch.float32 if low else rows.dtype, copy=True)
+        self._kept = rows.detach().to(torch.float32 if low else rows.dtype, copy=copied)
         self.expire()
 
     @torch.no_grad()
@@ -122,9 +124,9 @@ class NeuronRecords:
 
     # -- keeping ---------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
-        """Copies on the CPU, "train" and "eval"."""
-        return {"train": self.train.state_dict(), "eval": self.eval.state_dict()}
+    def state_dict(self, *, copied: bool = True) -> dict[str, Any]:
+        """Copies on the CPU, "train" and "eval"; copied=False: see `TriggersTracker.state_dict`."""
+        return {"train": self.train.state_dict(copied=copied), "eval": self.eval.state_dict(copied=copied)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` answered, of this or an older version. Raises Invalid when the number of neurons

@@ -6,7 +6,7 @@ its groups and whatever holds on to them (a learning-rate scheduler, a gradient 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,8 @@ class OptimizerWithOps:
         self._nursery = Nursery(optimizer)
         self._scaled = ScaledUpdates([])
         self._flags_version: int | None = None
+        self.before_change: Callable[[], None] = lambda: None
+        """Called before anything that the optimizer keeps of a parameter is changed in its place."""
         self._hooks = [
             optimizer.register_step_pre_hook(self._before_step),
             optimizer.register_step_post_hook(self._after_step),
@@ -68,6 +70,7 @@ class OptimizerWithOps:
         self._flags_version = self.network.ledger.flags_version
 
     def _before_step(self, *_: object) -> None:
+        self.before_change()
         if self._flags_version != self.network.ledger.flags_version:
             self.refresh()
         self._scaled.before()
@@ -148,6 +151,7 @@ class OptimizerWithOps:
     @torch.no_grad()
     def put_entries_at(self, parameter: nn.Parameter, where: Where, entries: Mapping[str, torch.Tensor]) -> None:
         """As `put_entries`, of a region."""
+        self.before_change()
         where = checked_where(parameter.shape, where)
         state = self.optimizer.state.get(parameter, {})
         per_key = {key: value for key, value in state.items() if per_entry(value, parameter)}
@@ -174,6 +178,7 @@ class OptimizerWithOps:
     def renew_at(self, parameter: nn.Parameter, where: Where) -> None:
         """As `renew`, of a region."""
         self.check_renewable()
+        self.before_change()
         where = checked_where(parameter.shape, where)
         group = self._group_of(parameter)
         index = EntryIndex(parameter.shape, where, parameter.device)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
-from graybox.commands import MAX_WAIT_SECONDS, Command, DiscardSamples, Outcome, Resume
+from graybox.commands import MAX_WAIT_SECONDS, Command, DiscardSamples, Outcome, Resume, StartEvaluation
 from graybox.errors import Refused, StorageError
 from graybox.evaluation import EvaluationPass, EvaluationResult
+from graybox.failing_samples import SampleError
 from graybox.sample_stream import Position
 from graybox.session import Session
 from graybox.store.checkpoints import AUTOMATIC
+from graybox.store.evaluation_report import COMPLETED, EvaluationReport
 from graybox.store.sample_columns import Rows
 from graybox.trainer import Trainer
 from graybox.training_step import BatchOutcome
@@ -22,6 +25,7 @@ from graybox.training_step import BatchOutcome
 ACTOR = "experiment"
 """Whom the journal names for what a user's own code asks for."""
 EVALUATED = "val"
+POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,9 @@ class OwnLoop:
     def _apply_waiting(self) -> None:
         journal = self.trainer.session.stores.journal
         before = journal.last_sequence
-        while self.trainer._apply_waiting():
-            pass
+        # An evaluation that somebody asked for is made at once: the loop goes on with what it has found.
+        while self.trainer._apply_waiting() or self.trainer.advance_asked():
+            self.trainer._publish()
         if journal.last_sequence != before:
             self._keep_unrecorded()
 
@@ -99,10 +104,21 @@ class OwnLoop:
             self._unrecorded = False
             self.trainer._keeper.save(AUTOMATIC)
 
+    @contextmanager
+    def _marking(self, session: Session) -> Iterator[None]:
+        """Samples that fail are tagged, as where the trainer runs by itself."""
+        try:
+            yield
+        except SampleError as error:
+            session.data.mark(error.marks)
+            self._unrecorded = True
+            raise
+
     # -- training --------------------------------------------------------------------------------------
 
     def step(self) -> BatchOutcome:
-        """One optimizer step. Raises what Session.train_one_step raises; Refused where the trainer runs by itself."""
+        """One optimizer step; in an audit, one batch of it. Raises what Session.train_one_step raises; Refused where
+        the trainer runs by itself."""
         if self._runs_in is not None:
             raise Refused("cannot train: the trainer runs by itself and makes the steps")
         session = self._take("train")
@@ -110,14 +126,17 @@ class OwnLoop:
         session.abandon_evaluation()
         if session.checkpoint_due() and session.step % session.checkpoint_frequency == 0:
             self.trainer._keeper.save(AUTOMATIC)
+        audits = session.audit.on
         try:
-            outcome = session.train_one_step()
+            with self._marking(session):
+                outcome = session.train_one_step()
         except StorageError:
             self._unrecorded = True  # made, but not recorded whole
             raise
         finally:
             self.trainer._publish()
-        session.experiment.call_back(session.step)
+        if not audits:
+            session.experiment.call_back(session.step)
         return outcome
 
     def step_with_evaluation(self) -> None:
@@ -150,15 +169,28 @@ class OwnLoop:
         self._unrecorded |= not session.evaluation_due()
         session.abandon_evaluation()
         try:
-            session.advance_evaluation()
-            while session.evaluation is not None:
+            with self._marking(session):
                 session.advance_evaluation()
+                while session.evaluation is not None:
+                    session.advance_evaluation()
         finally:
             session.abandon_evaluation()
             self.trainer._publish()
         result = session.last_evaluation
         assert result is not None
         return result
+
+    def evaluate_on_demand(self, command: StartEvaluation) -> EvaluationReport:
+        """Have an evaluation made, by whoever owns the training, and wait for its end. Raises what the command's future
+        does, and Refused, with the reason, where it was cancelled or failed."""
+        number = self.command(command).value
+        while (report := self.trainer.latest().evaluation) is None or (
+            report.evaluation_id == number and not report.ended
+        ):
+            time.sleep(POLL_SECONDS)
+        if report.evaluation_id != number or report.status != COMPLETED:
+            raise Refused(report.message if report.evaluation_id == number else "another evaluation followed this one")
+        return report
 
     def evaluate_batches(self, batches: int) -> BatchesResult:
         """The next so many batches of the evaluation split, from its beginning again after its end."""
@@ -202,8 +234,9 @@ class OwnLoop:
             seed=session.seed,
             record=lambda outcome: session.record_samples(EVALUATED, outcome),
         )
-        while running.advance():
-            pass
+        with self._marking(session):
+            while running.advance():
+                pass
         return running.result()
 
     # -- commands --------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from graybox.errors import NotFound, Refused
 from graybox.intervention import Intervention
 from graybox.interventions import Interventions
 from graybox.session import Session
+from graybox.store.evaluation_report import END
 from graybox.store.journal import JournalEntry
 
 _log = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ class Recovery:
     def stop(self, description: Mapping[str, str]) -> None:
         """A replayed step failed: show it, and wait for somebody to resume."""
         self.stopped = True
+        self.session.abandon_evaluation()  # it may have lost a batch
         self.session.error = f"Recovery stopped at step {self.session.step:,}: {description['error']}"
         self.session.traceback = description["traceback"]
 
@@ -50,27 +52,47 @@ class Recovery:
     def advance(self) -> bool:
         """One step, one batch of an evaluation, or one entry. Answers False when nothing was left. Raises what a step
         raises; the next call tries the same again."""
-        session = self.session
         if not self._entries:
             return False
         entry = self._entries[0]
         if entry.outcome != "applied":
+            self._pass_over(entry)
             self._entries.popleft()
-        elif session.step < entry.step or (entry.arguments.get("evaluated") and session.evaluation_due()):
-            # The evaluations of the first time are made again: their results were rewound with the metrics.
-            if session.evaluation_due():
-                session.advance_evaluation()
-            else:
-                session.train_one_step()
-        elif session.step > entry.step:
+        elif not self._advance_to(entry) and (entry.kind != END or self.session.evaluations.replayed(entry)):
+            self._perform(entry)
+            self._entries.popleft()
+        return True
+
+    def _advance_to(self, entry: JournalEntry) -> bool:
+        """One step or batch of the way to where an entry belongs; False where that is reached. Raises Refused where it
+        is passed."""
+        session = self.session
+        # Batches of an audit are counted beside the steps.
+        audited = entry.arguments.get("audited", 0)
+        if session.step > entry.step or session.audit.batches > audited:
             raise Refused(
                 f"the journal's entry {entry.sequence} belongs to step {entry.step:,}, which the checkpoint is past; "
                 "the journal and the checkpoints of this run do not belong together"
             )
+        due = entry.arguments.get("evaluated") and session.evaluation_due()
+        if session.step == entry.step and session.audit.batches == audited and not due:
+            return False
+        # The evaluations of the first time are made again: their results were rewound with the metrics.
+        if session.evaluation_due():
+            session.advance_evaluation()
         else:
-            self._perform(entry)
-            self._entries.popleft()
+            session.train_one_step()
         return True
+
+    def advance_here(self) -> None:
+        """Perform all that is left, where the run stands now: no step can be made again, as the data are others."""
+        while self._entries:
+            entry = self._entries.popleft()
+            if entry.outcome == "applied":
+                self._perform(entry)
+
+    def _pass_over(self, entry: JournalEntry) -> None:
+        """An entry that did nothing."""
 
     def _perform(self, entry: JournalEntry) -> None:
         try:
@@ -92,6 +114,7 @@ def begin_recovery(session: Session, keeper: CheckpointKeeper, interventions: In
     if record is None:
         return None
     payload = keeper.load(record)
+    session.data.go_back_to(payload.get("data", {}))
     restore_all(session, payload)
     keeper.written_step = record.step
     session.branch = payload["branch"]
@@ -99,5 +122,12 @@ def begin_recovery(session: Session, keeper: CheckpointKeeper, interventions: In
     session.error, session.traceback = payload["error"], payload["traceback"]
     stores.metrics.rewind(payload["metric_position"])
     entries = stores.journal.entries(after=payload["journal_sequence"])
+    later = [entry.step for entry in entries if entry.outcome == "applied" and entry.step > record.step]
+    if session.data.pending and later:
+        raise Refused(
+            f"its {' and '.join(session.data.pending)} data set is another one, and the steps up to {max(later):,}, "
+            f"after its last checkpoint at step {record.step:,}, can be made again only with the data of before: go on "
+            "with those once and stop it, or start a new run"
+        )
     _log.info("loaded checkpoint %s (step %d); %d journal entries to replay", record.id, record.step, len(entries))
     return Recovery(session, interventions, entries)

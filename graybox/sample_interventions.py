@@ -26,7 +26,7 @@ from graybox.intervention import Intervention, Performed
 from graybox.randomness import mix
 from graybox.sample_weighing import TRAIN, check_drawn, left_out, weights_for
 from graybox.store.sample_columns import SplitColumns
-from graybox.store.sample_notes import checked_note_name
+from graybox.store.sample_notes import RESERVED_TAGS, checked_note_name
 from graybox.store.sample_table import check_copied, copied_column, kind_of
 from graybox.taken_back import all_or_nothing, recorded_or_taken_back
 
@@ -75,6 +75,8 @@ class SampleInterventions:
                 return self._resolved_weights(command)
             case TagSamples():
                 tag = checked_note_name(command.tag, "tag")
+                if command.value and tag in RESERVED_TAGS:
+                    raise Refused(f"the tag {tag} is given by training itself, to samples that fail; choose another name")
                 kind = "tag_add" if command.value else "tag_remove"
                 return Intervention(kind, {"tag": tag, **self._inline(self._rows_of(command))})
             case CorrectLabels():

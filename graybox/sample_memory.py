@@ -232,7 +232,8 @@ class SampleMemory(ABC):
         discard: see StoredSamples.
         """
         stored = StoredSamples(store, split, discard)
-        if self._own is not None and not untouched(self._own.columns) and untouched(stored.columns):
+        fits = stored.columns.count == len(self)  # a run may know other data, see SessionData
+        if fits and self._own is not None and not untouched(self._own.columns) and untouched(stored.columns):
             stored.replace(self._own.columns.state())
         self._keeper = stored
 
@@ -248,6 +249,7 @@ class SampleMemory(ABC):
         columns = self._samples().columns
         own = SplitColumns("own", columns.count, labels=columns.label)
         own.set_state(columns.state())
+        own.targets.set_of_data(columns.targets.of_data())
         return {**self.__dict__, "_keeper": None, "_own": OwnSamples(own)}
 
     def _samples(self) -> SampleKeeper:

@@ -18,23 +18,17 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from graybox.data_samples_with_ops import CollateWithRows, LoadFailure, SeededDataset, Token, sample_seed
+from graybox.data_samples_with_ops import CollateWithRows, SeededDataset, Token, sample_seed
 from graybox.epoch_order import EpochOrder, Position, Weights
-from graybox.errors import GrayboxError, Invalid, Refused
+from graybox.errors import Invalid, Refused
+from graybox.failing_samples import LoadFailure, load_error
+from graybox.failing_samples import SampleLoadError as SampleLoadError
 from graybox.randomness import mix
 
 __all__ = ["Position", "SampleLoadError", "SampleStream", "TrainBatch"]
 
 EMPTY_EPOCHS = 1_000
 """So many in a row may serve nothing, as where all weights are small."""
-
-
-class SampleLoadError(GrayboxError):
-    """A sample could not be loaded. The message names it; `trace` is the traceback of the data set's own code."""
-
-    def __init__(self, message: str, trace: str) -> None:
-        super().__init__(message)
-        self.trace = trace
 
 
 @dataclass(frozen=True)
@@ -144,11 +138,7 @@ class SampleStream:
         after = self._planned.popleft().after
         if isinstance(loaded, LoadFailure):
             self.rewind()
-            raise SampleLoadError(
-                f"training sample {loaded.row} failed to load: {loaded.reason}. Mend it, or discard the sample, "
-                "and resume",
-                loaded.trace,
-            )
+            raise load_error("train", loaded)
         rows, data = loaded
         return TrainBatch(rows, data, after)
 

@@ -11,21 +11,30 @@ from typing import Any
 
 import numpy as np
 
-from graybox.errors import Refused
-from graybox.evaluation import EvaluationPass, EvaluationResult, example_outputs
+from graybox.audit import Audit
+from graybox.evaluation import EvaluationPass, EvaluationResult, curves_of, example_outputs
+from graybox.evaluation_metrics import MetricSet
+from graybox.evaluations import Evaluations
 from graybox.experiment import Experiment
+from graybox.failing_samples import MAX_MARKED
+from graybox.fingerprints import StepFingerprints, log_asked_for
 from graybox.live_settings import live_settings
+from graybox.metric_choice import CONFUSION
 from graybox.optimizer_with_ops import OptimizerWithOps
 from graybox.randomness import seeded
 from graybox.sample_stream import SampleLoadError, SampleStream
+from graybox.session_data import SessionData
 from graybox.snapshot import HyperParameter
 from graybox.store.blobs import BlobStore
 from graybox.store.checkpoints import CheckpointCatalogue
+from graybox.store.fingerprint_log import FingerprintLog
 from graybox.store.flusher import Flusher
 from graybox.store.journal import Journal
+from graybox.store.metric_history import PLAIN, About
 from graybox.store.metrics import MetricStore
 from graybox.store.runs import RunFolder, now_ms
 from graybox.store.sample_columns import SplitColumns
+from graybox.store.sample_notes import BAD_LOSS
 from graybox.store.samples import SampleStore
 from graybox.surgery import Surgeon
 from graybox.tracking import RecordSettings
@@ -52,6 +61,7 @@ class Stores:
     flusher: Flusher
     acknowledger: Flusher
     """Syncs before a command is acknowledged, so that nobody waits for a checkpoint that is being written."""
+    fingerprints: FingerprintLog | None = None
 
     @classmethod
     def open(cls, run: RunFolder) -> Stores:
@@ -65,10 +75,11 @@ class Stores:
             checkpoints=CheckpointCatalogue(run.path / "checkpoints"),
             flusher=Flusher(),
             acknowledger=Flusher(),
+            fingerprints=log_asked_for(run.path),
         )
         for target in (stores.journal, stores.metrics, stores.samples):
             stores.flusher.watch(target)
-        stores.flusher.every(60.0, stores.samples.snapshot)
+        stores.flusher.every(60.0, stores.samples.snapshot, apart=True)
         return stores
 
     def close(self) -> None:
@@ -78,6 +89,8 @@ class Stores:
         self.samples.close()
         self.metrics.close()
         self.journal.close()
+        if self.fingerprints is not None:
+            self.fingerprints.close()
 
 
 class Session:
@@ -107,14 +120,7 @@ class Session:
         self.evaluation: EvaluationPass | None = None
         self._hash: tuple[object, str] | None = None
         self._parameters: int | None = None
-        check_data(experiment, stores)
-        self._without_labels: set[str] = set()
-        for split, wrapper in experiment.datasets.items():
-            labels = wrapper.labels()
-            stores.samples.add_split(split, len(wrapper), labels, wrapper.fingerprint())
-            if labels is None:
-                self._without_labels.add(split)
-            wrapper.keep_in(stores.samples, split)
+        self.data = SessionData(experiment, stores.samples, has_checkpoints=bool(stores.checkpoints.list()))
         self.network = experiment.model
         self.built = self.structure()
         """As the user's code builds the network, before any edit."""
@@ -134,6 +140,10 @@ class Session:
             weights=lambda: stores.samples.splits["train"].notes.weight,
         )
         self._training_step = TrainingStep(experiment, self.stream, self.seed)
+        if stores.fingerprints is not None:
+            self._training_step.fingerprints = StepFingerprints(self.network, stores.fingerprints)
+        self.audit = Audit(experiment, self.stream, self.seed)
+        self.evaluations = Evaluations(self)
         self.live_settings = live_settings(experiment)
         self.as_built = {name: setting.read(self) for name, setting in self.live_settings.items()}
         self.live: dict[str, Any] = {}
@@ -163,48 +173,57 @@ class Session:
 
     def train_one_step(self) -> BatchOutcome:
         """One optimizer step with all that is recorded of it. Raises what TrainingStep.run raises, and nothing changed
-        then; or StorageError or what the scheduler raises, and the step was made."""
+        then; or StorageError or what the scheduler raises, and the step was made. In an audit, instead, one batch that
+        changes nothing but what is recorded."""
+        if self.audit.on:
+            return self._audit_one_batch()
         outcome = self._training_step.run(self.step)
         self.step += 1
         self.steps_left = max(self.steps_left - 1, 0)  # a user's own loop may make more
         self.last_train = outcome
         try:
             self._record_step(outcome)
+            if self._training_step.fingerprints is not None:
+                self._training_step.fingerprints.commit()
         finally:
             self.experiment.step_scheduler()
         return outcome
 
-    def _record_step(self, outcome: BatchOutcome) -> None:
+    def _audit_one_batch(self) -> BatchOutcome:
+        outcome = self.audit.let_through(self.step)
+        self._record_step(outcome, About(audit=True))
+        return outcome
+
+    def _record_step(self, outcome: BatchOutcome, about: About = PLAIN) -> None:
         self.record_samples("train", outcome)
         values = {("train", "loss"): outcome.loss}
         if outcome.accuracy is not None:
             values["train", "accuracy"] = outcome.accuracy
-        self._append_metrics(values)
-        self._write_user_metrics()
+        values |= {("train", name): value for name, value in outcome.scores.items()}
+        self.append_metrics(values, about=about)
+        self._write_user_metrics(about)
 
     def record_samples(self, split: str, outcome: BatchOutcome) -> None:
         """Note what a batch did to its samples; and their labels, where the data set does not tell them beforehand."""
-        if split in self._without_labels and outcome.targets is not None:
-            # What a person put in the place of the data set's label is not the data set's.
-            own = self.stores.samples.splits[split].notes.corrections(outcome.rows) < 0
-            self.stores.samples.learn_labels(split, outcome.rows[own], outcome.targets[own])
-        self.stores.samples.record_batch(
-            split, outcome.rows, outcome.losses, outcome.predictions, self.age, outcome.ratings
-        )
+        self.data.record(split, outcome, self.age)
 
-    def _append_metrics(self, values: dict[tuple[str, str], float], age: int | None = None) -> None:
+    def append_metrics(
+        self, values: dict[tuple[str, str], float], age: int | None = None, about: About = PLAIN
+    ) -> None:
+        """Add points by (split, metric), at the model's age unless another one is given. Raises StorageError."""
         self.stores.metrics.append(
             branch=self.branch,
             step=self.step,
             age=self.age if age is None else age,
             time_ms=now_ms(),
             values=values,
+            about=about,
             experiment_hash=self.experiment_hash(),
         )
 
-    def _write_user_metrics(self) -> None:
+    def _write_user_metrics(self, about: About) -> None:
         for graph, values, age in self.experiment.logger.take():
-            self._append_metrics({(name, graph): value for name, value in values.items()}, age)
+            self.append_metrics({(name, graph): value for name, value in values.items()}, age, about)
 
     # -- evaluation ----------------------------------------------------------------------------------
 
@@ -225,19 +244,25 @@ class Session:
                 batch_size=self.stream.batch_size,
                 seed=self.seed,
                 record=lambda outcome: self.record_samples("val", outcome),
+                metrics=self._periodic_metrics(),
             )
         if self.evaluation.advance():
             return
-        result = self.evaluation.result()
+        result, bad = self.evaluation.result(), self.evaluation.bad
+        if bad:
+            self.data.mark({"tag": BAD_LOSS, "rows": {"val": bad[:MAX_MARKED]}})
         self.evaluation = None
         self.last_evaluation_step = self.step
         if result.samples:
             self.last_evaluation = result
-            values = {("val", "loss"): result.loss}
-            if result.accuracy is not None:
-                values["val", "accuracy"] = result.accuracy
-            self._append_metrics(values)
+            self.append_metrics(curves_of(result, self.experiment.class_names))
             self.experiment.scheduler_saw(result.loss)
+
+    def _periodic_metrics(self) -> MetricSet | None:
+        experiment = self.experiment
+        # A matrix is no curve.
+        wanted = {name: metric for name, metric in (experiment.metrics or {}).items() if name != CONFUSION}
+        return MetricSet(wanted, experiment.task, experiment.device) if wanted else None
 
     def abandon_evaluation(self) -> None:
         """Forget a pass that has not ended, as what it measures is about to change. It is made anew later."""
@@ -326,18 +351,3 @@ def record_settings(experiment: Experiment) -> RecordSettings:
     labels = experiment.datasets["train"].labels()
     known = len(experiment.class_names) or (0 if labels is None or not labels.size else int(labels.max()) + 1)
     return replace(settings, classes=known if known <= MAX_CLASSES else 0)
-
-
-def check_data(experiment: Experiment, stores: Stores) -> None:
-    """Raises Refused, naming the first difference, when a run that has checkpoints was trained on other data: what is
-    known of its samples would be dropped, and the checkpoints would not fit."""
-    if not stores.checkpoints.list():
-        return
-    for split, known in stores.samples.splits.items():
-        wrapper = experiment.datasets.get(split)
-        if wrapper is not None and (known.count, known.fingerprint) != (len(wrapper), wrapper.fingerprint()):
-            raise Refused(
-                f"its {split} data set is {known.count:,} samples, fingerprint {known.fingerprint}, and "
-                f"{len(wrapper):,} samples, fingerprint {wrapper.fingerprint()}, in this experiment; start a new run, "
-                "or go back to the data it was made with"
-            )

@@ -9,6 +9,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from graybox.store.evaluation_report import EvaluationReport
+
 
 class TrainerState(enum.Enum):
     STARTING = "starting"
@@ -38,7 +40,8 @@ class HyperParameter:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The trainer after one step. Accuracies are shares in [0, 1], losses means; None where unknown."""
+    """The trainer after one step. Accuracies are shares in [0, 1], losses means; None where unknown. mode: "train",
+    "audit", or "evaluation" while one that was asked for runs. evaluation: that one, or the newest that has ended."""
 
     run_id: str
     state: TrainerState
@@ -65,6 +68,8 @@ class Snapshot:
     kind_of_problem: str = ""
     class_names: tuple[str, ...] = ()
     hyper_parameters: tuple[HyperParameter, ...] = ()
+    mode: str = "train"
+    evaluation: EvaluationReport | None = None
 
 
 @dataclass(frozen=True)

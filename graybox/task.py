@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from graybox.calling import input_and_target, logits_of
 from graybox.class_loss import ClassLoss
 from graybox.errors import Invalid
+from graybox.store.targets import LabelKind
 
 Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -26,6 +27,9 @@ class StepResult:
     predictions: int64 [batch], or None for a problem without classes. classes: how many there are (0: none).
     ratings: float [2, batch], or None: the probability given to the true class, and the true class's logit less the
     largest of the others; NaN for a sample without a true class.
+    numbers: float [batch], the number predicted of each sample. sets: bool [batch, classes], the classes predicted.
+    right: bool [batch], whether the prediction is the target, where that is not to be seen in `predictions`. scores:
+    further ones by name, float [batch], of graybox.store.targets.SCORES.
     """
 
     loss: torch.Tensor
@@ -33,10 +37,20 @@ class StepResult:
     predictions: torch.Tensor | None
     classes: int = 0
     ratings: torch.Tensor | None = None
+    numbers: torch.Tensor | None = None
+    sets: torch.Tensor | None = None
+    right: torch.Tensor | None = None
+    scores: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
 
 class Task(Protocol):
-    """One kind of problem."""
+    """One kind of problem.
+
+    It may also have `label_kind`, a graybox.store.targets.LabelKind: what its labels are, where they alone do not tell;
+    `collate`, a function like torch's default_collate, which is used where the Experiment gets none; and
+    `beyond(target)`, which tells before a step, bool [batch], whose target has a class that the network does not have,
+    where that would end the process on a GPU (None: nothing can be told), with `classes`, how many it had last.
+    """
 
     name: str
 
@@ -59,9 +73,9 @@ class Task(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class _PairTask:
-    """Batches that are (input, target, ...), or dicts whose "labels" (or "label") is the target and whose rest is the
-    input."""
+class PairTask:
+    """Base of the tasks here. Batches are (input, target, ...), or dicts whose "labels" (or "label") is the target and
+    whose rest is the input."""
 
     name = ""
 
@@ -84,7 +98,7 @@ class _PairTask:
         pass
 
 
-class Classification(_PairTask):
+class Classification(PairTask):
     """One class per sample.
 
     criterion: any function of (outputs [batch, classes], target int64 [batch]); by default the cross-entropy, of
@@ -92,19 +106,22 @@ class Classification(_PairTask):
     """
 
     name = "classification"
+    label_kind = LabelKind.CLASS
 
     def __init__(self, criterion: Criterion | None = None, *, output_kind: str = "auto") -> None:
         if output_kind not in ("auto", "logits", "probabilities", "log_probabilities"):
             raise Invalid(f"output_kind is auto, logits, probabilities or log_probabilities, not {output_kind!r}")
         self.criterion = criterion
         self.output_kind = output_kind
-        self._per_sample = _unreduced(criterion)
+        self._per_sample = unreduced(criterion)
         self.class_loss = ClassLoss()
+        self.classes = 0
 
     def prepare(self, outputs: Any) -> None:
         outputs = logits_of(outputs)
         if outputs.dim() != 2:
             raise Invalid(f"a classifier answers [batch, classes], this network answers {list(outputs.shape)}")
+        self.classes = int(outputs.shape[1])
         if self.output_kind == "auto":
             self.output_kind = output_kind(outputs)
 
@@ -126,10 +143,18 @@ class Classification(_PairTask):
             known = self.log_probabilities(outputs)
             loss, losses = self.class_loss(known, class_numbers(target, outputs))
         else:
-            loss, losses = _losses(self.criterion, self._per_sample, outputs, target)
+            loss, losses = losses_of(self.criterion, self._per_sample, outputs, target)
             known = self.log_probabilities(outputs.detach())
+        self.classes = int(outputs.shape[1])
         ratings = true_class_ratings(known.detach(), target)
-        return StepResult(loss, losses.detach().float(), outputs.detach().argmax(1), int(outputs.shape[1]), ratings)
+        return StepResult(loss, losses.detach().float(), outputs.detach().argmax(1), self.classes, ratings)
+
+    def beyond(self, target: Any) -> torch.Tensor | None:
+        if not isinstance(self.criterion, nn.CrossEntropyLoss | nn.NLLLoss | None) or not self.classes:
+            return None
+        if not isinstance(target, torch.Tensor) or target.dim() != 1 or target.is_floating_point():
+            return None
+        return target >= self.classes
 
     def state_dict(self) -> dict[str, Any]:
         return {"output_kind": self.output_kind}
@@ -138,14 +163,16 @@ class Classification(_PairTask):
         self.output_kind = state["output_kind"]
 
 
-class Regression(_PairTask):
-    """Numbers per sample; by default the mean squared error."""
+class Regression(PairTask):
+    """Numbers per sample; by default the mean squared error. The prediction is kept where it is one number; of several
+    numbers only the loss is."""
 
     name = "regression"
+    label_kind = LabelKind.NUMBER
 
     def __init__(self, criterion: Criterion | None = None) -> None:
         self.criterion: Criterion = criterion or nn.MSELoss()
-        self._per_sample = _unreduced(self.criterion)
+        self._per_sample = unreduced(self.criterion)
 
     def evaluate(self, outputs: Any, target: Any) -> StepResult:
         outputs = logits_of(outputs)
@@ -155,15 +182,21 @@ class Regression(_PairTask):
                 "compares number by number, so that both need the same shape"
             )
         target = target.to(outputs.dtype).reshape(outputs.shape)
-        loss, losses = _losses(self.criterion, self._per_sample, outputs, target)
-        return StepResult(loss, losses.detach().float(), None)
+        loss, losses = losses_of(self.criterion, self._per_sample, outputs, target)
+        numbers = outputs.detach().flatten() if outputs.numel() == outputs.shape[0] else None
+        return StepResult(loss, losses.detach().float(), None, numbers=numbers)
 
 
 def make_task(task: Task | str | None, criterion: Criterion | None) -> Task:
-    """A task from what the user passed: a task, "classification" (also for None), or "regression"."""
+    """A task from what the user passed: a task, or "classification" (also for None), "regression", "multilabel" or
+    "segmentation"."""
+    from graybox.multilabel import MultiLabel  # they are made of what is here
+    from graybox.segmentation import Segmentation
+
     if isinstance(task, str) or task is None:
         kinds: dict[str, Callable[[Criterion | None], Task]] = {
-            "classification": Classification, "regression": Regression,
+            "classification": Classification, "regression": Regression, "multilabel": MultiLabel,
+            "segmentation": Segmentation,
         }  # fmt: skip
         name = task or "classification"
         if name not in kinds:
@@ -222,7 +255,7 @@ def class_numbers(target: torch.Tensor, outputs: torch.Tensor) -> torch.Tensor:
     return target.long()
 
 
-def _unreduced(criterion: Criterion | None) -> Criterion | None:
+def unreduced(criterion: Criterion | None) -> Criterion | None:
     """The same loss per sample, where the criterion is a module with a `reduction`."""
     if isinstance(criterion, nn.Module) and hasattr(criterion, "reduction"):
         per_sample = copy.deepcopy(criterion)
@@ -231,7 +264,7 @@ def _unreduced(criterion: Criterion | None) -> Criterion | None:
     return None
 
 
-def _losses(
+def losses_of(
     criterion: Criterion, per_sample: Criterion | None, outputs: torch.Tensor, target: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(scalar loss, losses [batch]) of a user's criterion."""

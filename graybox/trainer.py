@@ -11,6 +11,7 @@ from typing import Any
 from graybox.checkpoint import CheckpointKeeper
 from graybox.command_queue import CommandQueue, WaitingCommand
 from graybox.commands import (
+    CancelEvaluation,
     Command,
     EditNeurons,
     Outcome,
@@ -20,9 +21,10 @@ from graybox.commands import (
     RestoreCheckpoint,
     SaveCheckpoint,
 )
+from graybox.data_takeover import take_over_data
 from graybox.errors import GrayboxError, Invalid, Refused, StorageError
+from graybox.failing_samples import SampleError
 from graybox.failures import describe_error
-from graybox.hyper_parameters import describe_all
 from graybox.inspection import read_activations, read_sample, read_weights
 from graybox.intervention import Intervention, Performed
 from graybox.interventions import Interventions
@@ -32,6 +34,8 @@ from graybox.recovery import Recovery, begin_recovery
 from graybox.session import Session
 from graybox.snapshot import NeuronStatistics, Snapshot, TrainerState
 from graybox.speedometer import Speedometer
+from graybox.status import snapshot_of
+from graybox.store.evaluation_report import last_report
 from graybox.store.flusher import Flusher
 from graybox.store.journal import JournalEntry
 from graybox.store.runs import now_ms
@@ -41,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 COMMANDS_PER_TICK = 64
 """So many commands at most between two steps, so that a flood of them cannot stop training."""
-CHANGES_NEURONS = ("neuron_edit", "checkpoint_restore")
+CHANGES_NEURONS = ("neuron_edit", "checkpoint_restore", "undo", "redo")
 TRAINER = "trainer"
 """The actor of what the trainer does by itself."""
 
@@ -109,13 +113,23 @@ class Trainer:
                 )
             # The weights to begin with may come from anywhere; without them nothing could be replayed.
             self._keeper.save("start").result()
+        elif session.data.pending:
+            take_over_data(
+                session, self._recovery, self._keeper, lambda told: self._perform_and_journal(told, TRAINER, "")
+            )
+            self._recovery = None
         for entry in session.stores.journal.entries():
             command_id = entry.arguments.get("command_id")
             if command_id:
                 done: Future[Outcome] = Future()
                 done.set_result(Outcome(entry.summary, entry.sequence))
                 self._queue.remember(command_id, done)
+        self._forget_evaluation()
         self._publish()
+
+    def _forget_evaluation(self) -> None:
+        stores = self.session.stores
+        self.session.evaluations.replay_is_over(last_report(stores.journal.entries(), stores.blobs))
 
     def run(self) -> None:
         """Tick until `stop`; then keep the present as a checkpoint."""
@@ -132,8 +146,11 @@ class Trainer:
         self._stopping.set()
         self._queue.refuse_all(Refused("the trainer is stopping"))
         session = self.session
+        if session.evaluations.active and self._recovery is None:
+            session.evaluations.cancel("the trainer is stopping")
         session.stores.flusher.drain()
-        if self._recovery is None and self._keeper.written_step != session.step:
+        news = self._keeper.written_step != session.step or session.audit.kept != session.audit.batches
+        if self._recovery is None and news:
             self._keeper.save("exit").result()
         session.stream.close()
         self._neurons.close()
@@ -149,7 +166,9 @@ class Trainer:
             worked = self._advance_recovery()
         else:
             worked = self._apply_waiting()
-            if self._may_train():
+            if self.session.evaluations.active:
+                worked = self.advance_asked() or worked
+            elif self._may_train():
                 worked = self._advance() or worked
         self._neurons.renew_if_asked(self.session.step)
         if worked:
@@ -157,6 +176,24 @@ class Trainer:
         return worked
 
     # -- training --------------------------------------------------------------------------------------
+
+    def advance_asked(self) -> bool:
+        """One batch of the evaluation that somebody asked for; whether there was one to do. Never raises for what it
+        did: what failed is told where its result would be, and training is as it was."""
+        evaluations = self.session.evaluations
+        if not evaluations.active or self._queue.cancel_is_waiting or self._stopping.is_set():
+            return False
+        try:
+            ended = evaluations.advance()
+        except Exception as error:  # the user's data set, network or metric
+            _log.error("an evaluation failed", exc_info=error)
+            ended = evaluations.failure(describe_error(error))
+        try:
+            if ended is not None:
+                self._perform_and_journal(ended, TRAINER, "")
+        except StorageError:  # training is paused, and shows it
+            _log.exception("the end of an evaluation could not be recorded")
+        return True
 
     def _may_train(self) -> bool:
         return self.session.running and not self._queue.pause_is_waiting and not self._stopping.is_set()
@@ -171,6 +208,8 @@ class Trainer:
                 session.advance_evaluation()
             elif session.checkpoint_due():
                 self._keeper.save("automatic")
+            elif session.audit.on:
+                session.train_one_step()
             elif session.steps_left > 0:
                 session.train_one_step()
                 session.experiment.call_back(session.step)
@@ -185,7 +224,8 @@ class Trainer:
     def _step_failed(self, error: Exception) -> None:
         _log.error("a training step failed; training is paused", exc_info=error)
         self.session.abandon_evaluation()
-        failed = Intervention("step_failed", describe_error(error))
+        marks = error.marks if isinstance(error, SampleError) else {}
+        failed = Intervention("step_failed", {**describe_error(error), **marks})
         try:
             self._perform_and_journal(failed, TRAINER, "")
         except StorageError:
@@ -201,6 +241,7 @@ class Trainer:
             if not recovery.advance():
                 _log.info("recovered: step %d", self.session.step)
                 self._recovery = None
+                self._forget_evaluation()
         except Exception as error:  # as for a step; resume tries again
             _log.error("recovery stopped", exc_info=error)
             recovery.stop(describe_error(error))
@@ -251,11 +292,17 @@ class Trainer:
                 return lambda: future.set_result(Outcome(f"Nothing was done; it would be: {plan.summary}", value=plan))
             case SaveCheckpoint():
                 return self._save_checkpoint(command, waiting)
+            case CancelEvaluation():
+                outcome = Outcome(self.session.evaluations.cancel(command.reason))
+                return lambda: future.set_result(outcome)
         intervention = self._interventions.resolve(command)
-        if isinstance(command, RestoreCheckpoint) and self.session.last_checkpoint_step != self.session.step:
+        session = self.session
+        session.evaluations.check(intervention)
+        news = session.last_checkpoint_step != session.step or session.audit.kept != session.audit.batches
+        if isinstance(command, RestoreCheckpoint) and news:
             self._keeper.save("before restore")
         performed, sequence = self._perform_and_journal(intervention, waiting.actor, waiting.command_id)
-        stores = self.session.stores
+        stores = session.stores
         background = stores.acknowledger
         if performed.decided.get("branch"):
             self._keeper.save("branch", metrics=stores.checkpoints.get(intervention.arguments["id"]).metrics)
@@ -285,12 +332,15 @@ class Trainer:
         journal = session.stores.journal
         step, age, branch = session.step, session.age, session.branch
         evaluated = session.last_evaluation_step == session.step
+        audited = session.audit.batches
         done = f"“{intervention.kind}” may be done in part"
         try:
             performed = self._interventions.perform(intervention, journal.last_sequence + 1)
             done = performed.summary
             # Where a pass over the evaluation split was due at this step, replay must know which of them came first.
             arguments = {**intervention.arguments, **performed.decided, "evaluated": evaluated}
+            if audited:
+                arguments["audited"] = audited
             if command_id:
                 arguments["command_id"] = command_id
 
@@ -338,53 +388,10 @@ class Trainer:
 
     # -- publishing ------------------------------------------------------------------------------------
 
-    def _state(self) -> TrainerState:
-        session = self.session
-        if session.error:
-            return TrainerState.FAILED
-        if self._recovery is not None:
-            return TrainerState.RECOVERING
-        if not session.running:
-            return TrainerState.PAUSED
-        return TrainerState.RUNNING if session.steps_left > 0 or session.evaluation_due() else TrainerState.COMPLETED
-
     def _publish(self) -> None:
         session = self.session
-        train, evaluation = session.last_train, session.last_evaluation
-        state = self._state()
-        self._snapshot = Snapshot(
-            run_id=session.stores.run.run_id,
-            state=state,
-            experiment_name=session.name,
-            step=session.step,
-            age=session.age,
-            epoch=session.stream.position.epoch,
-            steps_left=session.steps_left,
-            branch=session.branch,
-            experiment_hash=session.experiment_hash(),
-            error=session.error,
-            traceback=session.traceback,
-            activity=self._activity(),
-            samples_per_second=self._speed.read(session.age) if state is TrainerState.RUNNING else 0.0,
-            train_loss=train.loss if train else None,
-            train_accuracy=train.accuracy if train else None,
-            eval_loss=evaluation.loss if evaluation else None,
-            eval_accuracy=evaluation.accuracy if evaluation else None,
-            device=str(session.experiment.device),
-            journal_sequence=session.stores.journal.last_sequence,
-            time_ms=now_ms(),
-            process_start_ms=self._process_start_ms,
-            parameter_count=session.parameter_count(),
-            kind_of_problem=session.experiment.task.name,
-            class_names=session.experiment.class_names,
-            hyper_parameters=describe_all(session),
+        # An audit walks on without the model getting older.
+        speed = self._speed.read(session.age + session.audit.samples)
+        self._snapshot = snapshot_of(
+            session, self._recovery, samples_per_second=speed, process_start_ms=self._process_start_ms
         )
-
-    def _activity(self) -> str:
-        if self._recovery is not None:
-            return self._recovery.progress
-        evaluation = self.session.evaluation
-        if evaluation is not None:
-            return f"evaluating {evaluation.split}: {evaluation.done:,} of {evaluation.total:,}"
-        errors = self.session.stores.flusher.errors
-        return errors[-1] if errors else ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,17 +12,19 @@ import torch
 from torch import nn
 
 from graybox.calling import called
-from graybox.errors import GrayboxError
+from graybox.errors import Invalid, Refused, StorageError
 from graybox.experiment import Experiment
-from graybox.randomness import mix, purpose, seed_everything
+from graybox.failing_samples import NonFiniteLoss as NonFiniteLoss
+from graybox.failing_samples import SampleError, bad_rows, fails_alone, non_finite, one_of, step_error
+from graybox.fingerprints import StepFingerprints
+from graybox.met_labels import MetLabels
+from graybox.randomness import mix, purpose, seed_everything, seeded
 from graybox.sample_stream import SampleStream
+from graybox.store import class_sets
 from graybox.store.sample_columns import Ratings
+from graybox.store.targets import SCORES, Answers
 from graybox.task import StepResult, wanted_classes
 from graybox.tracking import TrackingMode, add_tracked_attrs_to_input_tensor
-
-
-class NonFiniteLoss(GrayboxError):
-    """The loss of a batch is NaN or infinite. The weights were not touched."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class BatchOutcome:
 
     rows: int64 [batch]. losses: float32 [batch], NaN where unknown. predictions: int64 [batch] or None. loss: the
     scalar descended on. correct: how many predictions equal the target, None where there is none to compare. targets:
-    the right classes, int64 [batch] or None. ratings: of these classes, or None.
+    the right classes, int64 [batch] or None. ratings: of these classes, or None. answers: what else was predicted.
+    met: labels that were not known before.
     """
 
     rows: np.ndarray
@@ -41,6 +44,15 @@ class BatchOutcome:
     correct: int | None
     targets: np.ndarray | None = None
     ratings: Ratings | None = None
+    answers: Answers | None = None
+    met: MetLabels | None = None
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """The means of what else the samples are scored by, by name; of those that have a score."""
+        columns = {} if self.answers is None else self.answers.columns
+        known = {name: columns[name][np.isfinite(columns[name])] for name in SCORES if name in columns}
+        return {name: float(values.mean(dtype=np.float64)) for name, values in known.items() if len(values)}
 
     @property
     def accuracy(self) -> float | None:
@@ -59,11 +71,13 @@ class TrainingStep:
         self._step_seed = mix(seed, purpose("step"))
         self._buffers: list[tuple[nn.Module, str, torch.Tensor]] = []
         self._kept: list[torch.Tensor] = []
+        self.fingerprints: StepFingerprints | None = None
 
     def run(self, step: int) -> BatchOutcome:
         """Train on the next batch. step: how many were made before, from which this one's random numbers come.
 
-        Raises SampleLoadError, NonFiniteLoss, Refused (nothing left to train on), or what the user's code raises.
+        Raises SampleLoadError, SampleStepError and NonFiniteLoss, which name samples, Refused (nothing left to train
+        on), or what the user's code raises.
         """
         experiment, model = self.experiment, self.experiment.model
         batch = self.stream.next()
@@ -71,9 +85,13 @@ class TrainingStep:
         self._keep_buffers()
         model.set_tracking_mode(TrackingMode.TRAIN)
         model.ledger.hold(step)
+        parts: Parts | None = None
         try:
-            seed_everything(mix(self._step_seed, step))
-            inputs, target = split_batch(experiment, batch.data, batch.rows)
+            seed = mix(self._step_seed, step)
+            seed_everything(seed)
+            parts = inputs, target = split_batch(experiment, batch.data, batch.rows)
+            if self.fingerprints is not None:
+                self.fingerprints.begin(step, seed, batch.rows, inputs, target)
             model.ledger.samples_are(batch.rows, target if isinstance(target, torch.Tensor) else None)
             result = experiment.task.evaluate(called(model, inputs), target)
             if result.predictions is not None:
@@ -83,13 +101,20 @@ class TrainingStep:
             experiment.optimizer.zero_grad(set_to_none=True)
             result.loss.backward()
             outcome = read_outcome(result, target, batch.rows.numpy())
+            outcome = replace(outcome, met=labels_met(experiment, "train", batch.rows, target))
             check_finite(outcome)
+            if self.fingerprints is not None:
+                self.fingerprints.learnt(outcome.loss)
             experiment.optimizer.step()
-        except BaseException:
+        except BaseException as error:
             model.ledger.drop()
+            self._put_buffers_back()  # or they would spoil what follows
+            named = blamed(error, experiment, "train", batch.rows, parts)
             self._put_buffers_back()
             model.set_age(age)
             self.stream.rewind()
+            if named is not None:
+                raise named from error
             raise
         finally:
             model.set_tracking_mode(TrackingMode.DISABLED)
@@ -118,6 +143,40 @@ class TrainingStep:
             module._buffers[name] = buffer  # forward may have put another tensor in its place
 
 
+Parts = tuple[Any, Any]
+"""The inputs of the model and the target, of a batch."""
+
+
+def blamed(
+    error: BaseException, experiment: Experiment, split: str, rows: torch.Tensor, parts: Parts | None
+) -> SampleError | None:
+    """What to raise instead of what a pass over a batch raised, where that comes from some of its samples: those for
+    which it is raised alone too (or whose loss alone is no finite number), in evaluation mode. None where it is not
+    about samples, or names them already. parts: None where the batch was not taken apart; put together as samples
+    usually are, it is none because they are none. Leaves no trace but in the user's own objects."""
+    if not isinstance(error, Exception) or isinstance(error, (Refused, StorageError)):
+        return None
+    if isinstance(error, SampleError) and (error.rows or not isinstance(error, NonFiniteLoss)):
+        return None
+    if parts is None:
+        as_usual = experiment.collate in (None, getattr(experiment.task, "collate", None))
+        return step_error(split, rows.tolist(), error) if as_usual and isinstance(error, Invalid) else None
+    count, model = len(rows), experiment.model
+
+    def alone(number: int) -> None:
+        inputs, target = (one_of(part, number, count) for part in parts)
+        loss = experiment.task.evaluate(called(model, inputs), target).loss
+        if isinstance(error, NonFiniteLoss) and not bool(torch.isfinite(loss)):
+            raise error
+
+    model.set_tracking_mode(TrackingMode.DISABLED)
+    with seeded(0), evaluation_mode(model):
+        bad = rows[fails_alone(count, alone)].tolist()
+    if not bad:
+        return None
+    return non_finite(split, error.loss, bad) if isinstance(error, NonFiniteLoss) else step_error(split, bad, error)
+
+
 def split_batch(experiment: Experiment, data: Any, rows: torch.Tensor, split: str = "train") -> tuple[Any, Any]:
     """(input, target) of a collated batch on the experiment's device; input tensors say which samples they are. Labels
     that a person corrected stand in the place of the data set's."""
@@ -125,10 +184,25 @@ def split_batch(experiment: Experiment, data: Any, rows: torch.Tensor, split: st
     corrected = experiment.datasets[split].columns.notes.corrected
     if corrected is not None:
         target = with_corrections(target, corrected[rows.numpy()])
+    if experiment.device.type != "cpu":
+        check_classes(experiment, split, rows, target)
     inputs, target = to_device(inputs, experiment.device), to_device(target, experiment.device)
     if isinstance(inputs, torch.Tensor):
         add_tracked_attrs_to_input_tensor(inputs, in_id_batch=rows, label_batch=target)
     return inputs, target
+
+
+def check_classes(experiment: Experiment, split: str, rows: torch.Tensor, target: Any) -> None:
+    """Raises SampleStepError where a target, still on the CPU, has a class that the network does not have: looked up on
+    a GPU, it would end the process. Where the number of classes may have changed since, nothing is said."""
+    output, tell = experiment.model.output_layer(), getattr(experiment.task, "beyond", None)
+    if tell is None or output is None or output.neuron_count != getattr(experiment.task, "classes", 0):
+        return
+    beyond = tell(target)
+    if beyond is not None and bool(beyond.any()):
+        raise step_error(
+            split, rows[beyond.cpu()].tolist(), Invalid(f"a class is beyond the {output.neuron_count} of the network")
+        )
 
 
 def with_corrections(target: Any, corrected: np.ndarray) -> Any:
@@ -161,54 +235,57 @@ def to_device(value: Any, device: torch.device) -> Any:
     return value
 
 
+def labels_met(experiment: Experiment, split: str, rows: torch.Tensor, target: Any) -> MetLabels | None:
+    """What the target of a batch tells of samples whose labels were not known. Waits for the device where there are
+    any."""
+    known = experiment.datasets[split].columns.targets
+    return experiment.label_reader.read(split, known, rows.numpy(), target)
+
+
 def read_outcome(result: StepResult, target: Any, rows: np.ndarray) -> BatchOutcome:
     """Bring a batch's results to the CPU: the one wait for the device of a step."""
-    loss = result.loss.detach().reshape(1).double()
-    parts = [loss, result.sample_losses.double()]
+    parts = {"loss": result.loss.detach().reshape(1), "losses": result.sample_losses}
+    parts |= {name: each for name, each in result.scores.items() if name in SCORES}
     if result.predictions is not None:
-        parts.append(result.predictions.double())
+        parts["predictions"] = result.predictions
         wanted = wanted_classes(target, len(result.predictions))
         if wanted is not None:
-            parts.append(wanted.double())
+            parts["targets"] = wanted
         if result.ratings is not None:
-            parts.append(result.ratings.double().flatten())
+            parts["ratings"] = result.ratings
+    for name, each in (("predicted", result.numbers), ("right", result.right)):
+        if each is not None:
+            parts[name] = each
     # One transfer; float64 holds every class number exactly.
-    taken = _Parts(torch.cat(parts).cpu().numpy())
-    whole, count = float(taken(1)[0]), len(rows)
-    losses = taken(count).astype(np.float32)
-    if result.predictions is None:
-        return BatchOutcome(rows, losses, None, whole, None)
-    predictions = taken(count).astype(np.int64)
-    targets = None if wanted is None else taken(count).astype(np.int64)
-    correct = None if targets is None else int(np.count_nonzero(predictions == targets))
-    ratings = None if result.ratings is None else Ratings(*taken(2 * count).astype(np.float32).reshape(2, count))
-    return BatchOutcome(rows, losses, predictions, whole, correct, targets, ratings)
-
-
-class _Parts:
-    """An array, taken piece by piece."""
-
-    def __init__(self, values: np.ndarray) -> None:
-        self._left = values
-
-    def __call__(self, count: int) -> np.ndarray:
-        taken, self._left = self._left[:count], self._left[count:]
-        return taken
+    flat = torch.cat([part.double().flatten() for part in parts.values()]).cpu().numpy()
+    ends = np.cumsum([part.numel() for part in parts.values()])
+    taken = dict(zip(parts, np.split(flat, ends[:-1]), strict=True))
+    predictions, targets = (
+        taken[name].astype(np.int64) if name in taken else None for name in ("predictions", "targets")
+    )
+    right = taken.get("right", None if targets is None else predictions == targets)
+    ratings = taken["ratings"].astype(np.float32).reshape(2, -1) if "ratings" in taken else None
+    found: dict[str, np.ndarray] = {
+        name: taken[name].astype(np.float32) for name in ("predicted", *SCORES) if name in taken
+    }
+    if result.sets is not None:
+        found["predicted_classes"] = class_sets.packed(result.sets.cpu().numpy())
+    return BatchOutcome(
+        rows,
+        taken["losses"].astype(np.float32),
+        predictions,
+        float(taken["loss"][0]),
+        None if right is None else int(np.count_nonzero(right)),
+        targets,
+        None if ratings is None else Ratings(*ratings),
+        Answers(found) if found else None,
+    )
 
 
 def check_finite(outcome: BatchOutcome) -> None:
     """Raises NonFiniteLoss, naming the samples it comes from."""
-    if np.isfinite(outcome.loss):
-        return
-    wrong = outcome.rows[~np.isfinite(outcome.losses)]
-    which = ""
-    if 0 < len(wrong) < len(outcome.rows):
-        shown = ", ".join(str(row) for row in wrong[:10]) + (" and others" if len(wrong) > 10 else "")
-        which = f" (from training samples {shown})"
-    raise NonFiniteLoss(
-        f"the loss is {outcome.loss}{which}; the weights were not touched. Lower the learning rate, discard the "
-        "samples or go back to a checkpoint, then resume"
-    )
+    if not np.isfinite(outcome.loss):
+        raise non_finite("train", outcome.loss, bad_rows(outcome.loss, outcome.rows, outcome.losses))
 
 
 @contextmanager

@@ -149,13 +149,15 @@ class TriggersTracker:
 
     # -- keeping ---------------------------------------------------------------------------------------
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, copied: bool = True) -> dict[str, Any]:
         """Copies on the CPU: `triggers` float64 [n], `reset_at` int64 [n] (samples when the neuron began), `skipped`
-        int64 [n] (samples not counted), `samples` int."""
+        int64 [n] (samples not counted), `samples` int. copied=False: the tensors themselves, where there are such, for
+        who copies them before anything changes them."""
+        skipped = self._counts["skipped"]
         return {
-            **self._sums.state_dict(),
+            **self._sums.state_dict(copied=copied),
             "reset_at": self.samples - self._counts["age"],
-            "skipped": self._counts["skipped"].clone(),
+            "skipped": skipped.clone() if copied else skipped,
             "samples": self.samples,
         }
 
@@ -240,9 +242,10 @@ class TriggersTrackerClazzAndSampleID(TriggersTracker):
             self.exciting.merge(other.exciting)
             self.probe.merge(other.probe)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self, *, copied: bool = True) -> dict[str, Any]:
         """What the plain tracker's holds, and a dictionary for each of the parts."""
-        return {**super().state_dict(), **{name: part.state_dict() for name, part in self._more_parts().items()}}
+        parts = {name: part.state_dict(copied=copied) for name, part in self._more_parts().items()}
+        return {**super().state_dict(copied=copied), **parts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over what `state_dict` answered, or a plain tracker's. Raises Invalid when the number of neurons

@@ -26,6 +26,7 @@ LONG_FUNCTIONS: dict[str, str] = {}
 FORBIDDEN = {
     "": ["graybox.service", "graybox.dashboard", "graybox.cli"],
     "structure": ["graybox.service", "graybox.dashboard", "graybox.cli", "graybox.store"],
+    "comparison": ["graybox.service", "graybox.dashboard", "graybox.cli", "grpc", "dash"],
     "store": ["torch", "torchvision", "grpc", "dash", "graybox"],
     "service": ["torch", "torchvision", "dash", "graybox.dashboard", "graybox.cli"],
     "dashboard": ["torch", "torchvision", "graybox"],

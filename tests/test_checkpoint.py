@@ -112,43 +112,6 @@ def test_a_payload_belongs_to_its_moment(opened: Make) -> None:
         assert differences(before, whole_state(session)) == []
 
 
-def test_a_checkpoint_holds_tensors_and_plain_values_only(opened: Make, tmp_path: Path) -> None:
-    session = opened(scheduler=SCHEDULERS["MultiStepLR"]).session
-    train(session, 3)
-    write_payload(tmp_path / "c.pt", capture(session))
-    found = torch.load(tmp_path / "c.pt", weights_only=True)
-    assert found["step"] == 3 and found["format_version"] == 1
-    fresh = DropNet()
-    fresh.load_state_dict(found["model"])
-    assert torch.equal(fresh.conv.weight, session.network.conv.weight)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        None, True, 3, float("inf"), "text", (0.9, 0.999), [1, [2, "x"]], {1: {"a": (1, None)}}, Counter([3, 3, 5]),
-        [Counter({(1, 2): 4})], {"x": Counter()},
-    ],
-)  # fmt: skip
-def test_plain_values_come_back(value: Any, tmp_path: Path) -> None:
-    torch.save(to_plain(value), tmp_path / "x")
-    back = from_plain(torch.load(tmp_path / "x", weights_only=True))
-    assert back == value and type(back) is type(value)
-
-
-def test_plain_values_are_copies() -> None:
-    tensor, array = torch.ones(2), np.ones(2)
-    plain = to_plain({"t": tensor, "a": array, "n": np.float64(0.5)})
-    tensor += 1
-    array += 1
-    assert plain["t"].tolist() == plain["a"].tolist() == [1.0, 1.0] and type(plain["n"]) is float
-
-
-def test_what_a_checkpoint_cannot_hold_is_named() -> None:
-    with pytest.raises(StorageError, match="set in the state of the model, the optimizer or the scheduler is neither"):
-        to_plain({"x": [{1, 2}]})
-
-
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
 def test_a_broken_checkpoint_is_named_and_passed_over(
     root: Path, damage: str, caplog: pytest.LogCaptureFixture
@@ -248,23 +211,6 @@ def test_ids_go_on_and_automatic_ones_are_kept_to_the_newest(opened: Make) -> No
     assert records[0].name == "mine" and len(records) == 11
     assert records[-1].id == last.id == "000013"
     assert last.metrics["train/loss"] == pytest.approx(each.session.last_train.loss)  # type: ignore[union-attr]
-
-
-def test_a_file_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "000001.pt"
-    with pytest.raises(StorageError, match=r"000001.pt is missing"):
-        read_payload(path)
-    path.write_bytes(b"no zip")
-    with pytest.raises(StorageError, match=r"000001.pt cannot be read"):
-        read_payload(path)
-    write_payload(path, {"format_version": 99})
-    with pytest.raises(StorageError, match=r"has format 99; this version reads 1"):
-        read_payload(path)
-    torch.save([1], path)
-    with pytest.raises(StorageError, match=r"has format None"):
-        read_payload(path)
-    with pytest.raises(StorageError, match="cannot"):
-        write_payload(path / "below" / "x.pt", {})
 
 
 @pytest.mark.parametrize("kind", ELEMENTWISE)

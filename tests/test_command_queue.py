@@ -11,29 +11,40 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from graybox.command_queue import REMEMBERED_IDS, CommandQueue
-from graybox.commands import MAX_WAIT_SECONDS, Outcome, Pause, Resume, SaveCheckpoint
+from graybox.commands import (
+    MAX_WAIT_SECONDS,
+    CancelEvaluation,
+    Command,
+    Outcome,
+    Pause,
+    Resume,
+    SaveCheckpoint,
+)
 from graybox.errors import DeadlinePassed, Refused
 from tests.patience import PATIENCE
 
+KINDS: list[Command] = [Pause(), CancelEvaluation(), Resume()]
 
-@given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.booleans()), max_size=20))
-def test_in_order_each_id_once(puts: list[tuple[str, bool]]) -> None:
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "c"]), st.sampled_from(KINDS)), max_size=20))
+def test_in_order_each_id_once(puts: list[tuple[str, Command]]) -> None:
     queue = CommandQueue()
-    futures = [queue.put(Pause() if pause else Resume(), command_id, "", None) for command_id, pause in puts]
+    futures = [queue.put(command, command_id, "", None) for command_id, command in puts]
     first: dict[str, Future[Outcome]] = {}
     expected = []
-    for (command_id, pause), future in zip(puts, futures, strict=True):
+    for (command_id, command), future in zip(puts, futures, strict=True):
         if command_id in first:
             assert future is first[command_id]
             continue
-        expected.append((future, pause))
+        expected.append((future, command))
         if command_id:
             first[command_id] = future
-    for future, pause in expected:
-        assert queue.pause_is_waiting == any(later for _, later in expected[expected.index((future, pause)) :])
+    for place, (future, command) in enumerate(expected):
+        left = [later for _, later in expected[place:]]
+        assert (queue.pause_is_waiting, queue.cancel_is_waiting) == (Pause() in left, CancelEvaluation() in left)
         entry = queue.take()
-        assert entry is not None and entry.future is future and isinstance(entry.command, Pause) == pause
-    assert queue.take() is None and not queue.pause_is_waiting
+        assert entry is not None and entry.future is future and entry.command is command
+    assert queue.take() is None and not queue.pause_is_waiting and not queue.cancel_is_waiting
 
 
 def test_after_its_deadline_a_command_is_not_applied_but_may_be_sent_again() -> None:

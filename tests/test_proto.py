@@ -93,10 +93,13 @@ RPCS = {
     "GetActivations": ("GetActivationsRequest", "ActivationsResponse"),
     "GetSamples": ("GetSamplesRequest", "SamplesResponse"),
     "ManipulateWeights": ("ManipulateWeightsRequest", "ManipulateWeightsResponse"),
+    "ExportSamples": ("ExportSamplesRequest", "ExportChunk"),
 }
+IN_PIECES = {"ExportSamples"}
 LOWEST_OWN_FIELD = 20
 
-# Where every message of an RPC has its run id: (request, answer). Only ManipulateWeights is below 20: it is our own.
+# Where every message of an RPC has its run id: (request, answer). Below 20 are those of our own RPCs. The pieces of a
+# file have none: the file's name, which comes with the first, has it.
 RUN_IDS = {
     "ExperimentCommand": (23, 20),
     "GetLatestLoggerData": (21, 22),
@@ -112,6 +115,7 @@ RUN_IDS = {
     "GetActivations": (21, 21),
     "GetSamples": (21, 20),
     "ManipulateWeights": (10, 5),
+    "ExportSamples": (1, None),
 }
 
 
@@ -195,14 +199,15 @@ def test_all_rpcs_of_the_contract() -> None:
     assert found == RPCS
     assert list(pb.DESCRIPTOR.services_by_name) == ["ExperimentService"]
     assert service.full_name == "ExperimentService"
-    assert not any(method.client_streaming or method.server_streaming for method in service.methods)
+    assert not any(method.client_streaming for method in service.methods)
+    assert {method.name for method in service.methods if method.server_streaming} == IN_PIECES
 
 
 def test_every_request_and_every_answer_has_a_run_id() -> None:
     assert RUN_IDS.keys() == RPCS.keys()
     for method, messages in RPCS.items():
         found = [fields_of(pb.DESCRIPTOR.message_types_by_name[message]).get("run_id") for message in messages]
-        assert found == [("string", number) for number in RUN_IDS[method]], method
+        assert found == [number and ("string", number) for number in RUN_IDS[method]], method
 
 
 @pytest.mark.parametrize("name", sorted(DOCUMENTED))

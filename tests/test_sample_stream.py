@@ -272,8 +272,9 @@ def test_a_collate_function_that_raises_is_heard_and_the_batch_tried_again(worke
     stream = SampleStream(Augmented(6), mask, batch_size=3, seed=1, shuffle=False, workers=workers, collate=one_collate)
     try:
         for _ in range(2):
-            with pytest.raises(RuntimeError, match="cannot stack these"):
+            with pytest.raises(SampleLoadError, match=r"training sample 2 .*RuntimeError.*cannot stack these") as e:
                 stream.next()
+            assert "in one_collate" in e.value.trace and e.value.rows == (2,)
         mask.set([2], True)
         assert stream.next().rows.tolist() == [0, 1, 3, 4, 5][:3]
     finally:

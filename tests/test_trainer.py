@@ -281,7 +281,7 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_are_touched(start: La
     training = start(train_dataset=pictures)
     while training.trainer.latest().state is TrainerState.RUNNING:
         training.trainer.tick()
-    assert "the loss is nan (from training samples 5)" in training.trainer.latest().error
+    assert "the loss is nan (from training sample 5)" in training.trainer.latest().error
     assert all(torch.isfinite(p).all() for p in training.trainer.session.network.parameters())
 
 

@@ -16,11 +16,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from graybox.commands import DiscardSamples, Resume
 from graybox.errors import GrayboxError, Invalid
+from graybox.failing_samples import NonFiniteLoss, SampleLoadError, SampleStepError
 from graybox.launch import launch
 from graybox.randomness import mix, permutation, purpose, seed_everything
-from graybox.sample_stream import SampleLoadError
 from graybox.task import StepResult, wanted_classes
-from graybox.training_step import NonFiniteLoss, evaluation_mode, read_outcome, to_device
+from graybox.training_step import evaluation_mode, read_outcome, to_device
 from tests.patience import PATIENCE
 from tests.small_experiments import Augmented, DropNet, Opened, toy_data, toy_experiment, weights, whole_state
 from tests.small_networks import differences
@@ -114,7 +114,7 @@ def break_batch(session: Any, criterion: Switch, broken: Path) -> Callable[[], N
     [
         (break_in_forward, RuntimeError), (break_in_loss("raise"), ZeroDivisionError),
         (break_in_loss("nan"), NonFiniteLoss), (break_in_loss("inf"), NonFiniteLoss),
-        (break_sample, SampleLoadError), (break_optimizer, RuntimeError), (break_batch, Invalid),
+        (break_sample, SampleLoadError), (break_optimizer, RuntimeError), (break_batch, SampleStepError),
     ],
 )  # fmt: skip
 def test_a_failed_step_leaves_everything_bit_for_bit(
@@ -153,7 +153,7 @@ def test_a_loss_that_is_no_number_names_its_samples(opened: Make) -> None:
     session = opened(criterion=criterion, train_shuffle=False).session
     session.train_one_step()
     criterion.mode = "nan"
-    with pytest.raises(NonFiniteLoss, match=r"the loss is nan \(from training samples 10\); the weights were not"):
+    with pytest.raises(NonFiniteLoss, match=r"the loss is nan \(from training sample 10\); the weights were not"):
         session.train_one_step()
     assert isinstance(NonFiniteLoss("x"), GrayboxError)
 

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from graybox.dashboard import (
     banner,
+    exports,
     header,
     hyper_parameters,
     ids,
@@ -51,6 +52,7 @@ def create_app(hub: Hub) -> Dash:
 
     server = FastAPI(lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     routes.register(server, hub)
+    exports.register(server, hub)
     app = Dash(
         __name__,
         server=cast(Any, server),  # declared for Flask only

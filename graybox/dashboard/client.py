@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import grpc
@@ -21,13 +22,16 @@ _TOKEN = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 class CallFailed(Exception):
     """A call got no answer, or a status instead of one. `str(error)` is for people.
 
-    unreachable: nobody answered at all. unauthorised: the token was refused.
+    unreachable: nobody answered at all. unauthorised: the token was refused. missing: what was named does not exist.
     """
 
-    def __init__(self, message: str, *, unreachable: bool = False, unauthorised: bool = False) -> None:
+    def __init__(
+        self, message: str, *, unreachable: bool = False, unauthorised: bool = False, missing: bool = False
+    ) -> None:
         super().__init__(message)
         self.unreachable = unreachable
         self.unauthorised = unauthorised
+        self.missing = missing
 
 
 class Client:
@@ -67,6 +71,20 @@ class Client:
         except grpc.aio.UsageError:
             raise CallFailed("the connection to the backend was replaced; try again", unreachable=True) from None
 
+    async def stream(self, method: str, request: Any, timeout: float) -> AsyncGenerator[Any]:
+        """Send one request and pass on what is answered piece by piece. Raises CallFailed. Closed early, it ends the
+        call."""
+        call = getattr(self._stub, method)(request, timeout=timeout, metadata=self._metadata)
+        try:
+            async for piece in call:
+                yield piece
+        except grpc.aio.AioRpcError as error:
+            raise _explained(error, self.endpoint.address, timeout) from None
+        except grpc.aio.UsageError:
+            raise CallFailed("the connection to the backend was replaced; try again", unreachable=True) from None
+        finally:
+            call.cancel()
+
     async def close(self) -> None:
         """Close the channel; calls under way fail with CallFailed."""
         await self._channel.close()
@@ -80,7 +98,7 @@ def _explained(error: grpc.aio.AioRpcError, address: str, timeout: float) -> Cal
         return CallFailed(f"the backend at {address} refused the token: {details}", unauthorised=True)
     if code == grpc.StatusCode.DEADLINE_EXCEEDED:
         return CallFailed(f"the backend at {address} did not answer within {timeout:g} s")
-    return CallFailed(details or f"the backend answered {code.name}")
+    return CallFailed(details or f"the backend answered {code.name}", missing=code == grpc.StatusCode.NOT_FOUND)
 
 
 class Link:
@@ -114,6 +132,10 @@ class Link:
             if (error.unreachable or error.unauthorised) and isinstance(self._finder, BackendFinder):
                 self._finder.forget()
             raise
+
+    def stream(self, method: str, request: Any, timeout: float) -> AsyncGenerator[Any]:
+        """Send one request to wherever the backend is now, and pass on the pieces of the answer. Raises CallFailed."""
+        return self._current().stream(method, request, timeout)
 
     async def command(self, timeout: float = 20.0, **fields: Any) -> pb.CommandResponse:
         """ExperimentCommand with the given fields. Raises CallFailed."""

@@ -7,7 +7,8 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Any
 
 from graybox.dashboard.archive import Archive
@@ -165,6 +166,12 @@ class Hub:
         """One read about a run. Raises CallFailed."""
         return await self.link_for(run_id).call(method, request, timeout)
 
+    async def stream(self, run_id: str, method: str, request: Any, timeout: float) -> AsyncGenerator[Any]:
+        """One read about a run whose answer comes piece by piece. Raises CallFailed."""
+        async with aclosing(self.link_for(run_id).stream(method, request, timeout)) as pieces:
+            async for piece in pieces:
+                yield piece
+
     async def runs(self) -> Answer[list[pb.RunInfo]]:
         """All runs, oldest first; what the live backend says of its own wins."""
         return await self.cache.get(("runs",), 1.5, self._fetch_runs)
@@ -270,6 +277,23 @@ class Hub:
 
         return (await self.cache.get(("splits", run_id), 10.0, fetch)).value
 
+    async def overview(self, run_id: str) -> Answer[pb.DataQueryResponse]:
+        """Which columns and tags the samples of a run have. Raises CallFailed."""
+
+        async def fetch() -> pb.DataQueryResponse:
+            request = pb.DataQueryRequest(query="@overview", run_id=run_id, actor=ACTOR)
+            response = await self.ask(run_id, "ApplyDataQuery", request)
+            if not response.success:
+                raise CallFailed(response.message)
+            assert isinstance(response, pb.DataQueryResponse)
+            return response
+
+        return await self.cache.get(("overview", run_id), 2.0, fetch)
+
+    def class_names(self, run_id: str) -> list[str]:
+        """The names of a run's classes by number, as far as they are known: an ended run does not tell them."""
+        return list(self.status.class_names) if self.status is not None and run_id == self.live_run else []
+
     def _patience(self, run_id: str) -> float:
         return 0.7 if self.connected and run_id in ("", self.live_run) else 5.0
 
@@ -304,18 +328,4 @@ class Hub:
         request = pb.ExperimentCommandRequest(hyper_parameter_change=change)
         response = await self.act(run_id, "ExperimentCommand", request)
         assert isinstance(response, pb.CommandResponse)
-        return response
-
-    async def set_discarded(
-        self, run_id: str, samples: Sequence[tuple[str, str]], discarded: bool
-    ) -> pb.DataEditsResponse:
-        """Discard or restore (split, id) pairs of a run. Raises CallFailed."""
-        request = pb.DataEditRequest(
-            stat_name="discarded",
-            bool_value=discarded,
-            samples_ids=[sample_id for _, sample_id in samples],
-            sample_origins=[split for split, _ in samples],
-        )
-        response = await self.act(run_id, "EditDataSample", request)
-        assert isinstance(response, pb.DataEditsResponse)
         return response

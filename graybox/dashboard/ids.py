@@ -6,9 +6,17 @@ hyper-parameters   hp-<name>: hp-experiment_name, hp-learning_rate, hp-batch_siz
 navigation   tab-<page> with page of PAGES; the address is /<page>?run=<run>&layer=<layer>; run-select
 everywhere   waiting-banner, error-panel, error-text, error-traceback, toasts (each toast: .mantine-Notification-root)
 metrics      run-toggle-<run>-<branch>, smoothing, log-scale, ignore-outliers, graph-<metric> (holds the plot)
-data         samples-grid (rows: [row-id="<split>/<id>"]), filter-split, filter-status, filter-wrong, filter-label,
-             filter-id, filter-min-loss, filter-max-loss, samples-count, samples-refresh, discard, restore-samples,
-             sample-detail
+data         query (Enter asks), query-run, query-natural, query-recent, query-help, query-problem, query-proposals,
+             query-suggestions; view-bar with view-count, view-query, query-within, view-redraw, view-clear;
+             samples-analysis with analysis-title, analysis-body, analysis-close;
+             samples-grid (rows: [row-id="<split>/<id>"]), sample-columns-options opens sample-columns; filter-split,
+             filter-status, filter-wrong, filter-label, filter-id, filter-min-loss, filter-max-loss, filters-to-query;
+             samples-count, samples-refresh, samples-target, discard, restore-samples; tag-options opens tag-name,
+             add-tag, remove-tag; label-options opens label-name, set-label, original-label; weigh-options opens
+             ask-sampling-weight, ask-rebalance, ask-keep-share, which open weigh-which, weigh-value, rebalance-how,
+             keep-share-value, weigh-apply, weigh-cancel; export-options opens export-csv, export-parquet, export-jsonl,
+             export-manifest; confirm-which, confirm-edit, confirm-cancel; sample-detail with sample-picture,
+             sample-losses, sample-facts
 model        layer-<id>, neuron-tile-<n> (class neuron-tile, data-neuron, data-health, aria-pressed), neuron-grid,
              select-all, select-none, select-dead, select-redundant, select-options opens select-scope, select-health,
              select-end, select-amount, select-unit, select-statistic, select-apply; freeze, freeze-options opens

@@ -58,10 +58,12 @@ def register(server: FastAPI, hub: Hub) -> None:
         except BadQuery as error:
             return JSONResponse({"error": str(error)}, status_code=400)
         except CallFailed as failure:
-            return JSONResponse({"error": str(failure)}, status_code=503, headers={"cache-control": "no-store"})
+            # Gone is a view that the backend no longer keeps: its query can be asked again.
+            status = 410 if failure.missing and wanted.view_id else 503
+            return JSONResponse({"error": str(failure)}, status_code=status, headers={"cache-control": "no-store"})
         if not response.success:
             return JSONResponse({"error": response.message}, status_code=409)
-        return JSONResponse(page_from(response, run_id), headers={"cache-control": "no-store"})
+        return JSONResponse(page_from(response, run_id, hub.class_names(run_id)), headers={"cache-control": "no-store"})
 
     @server.get("/thumbnail/{run_id}/{split}/{sample_id}")
     async def thumbnail(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -20,7 +20,10 @@ COLUMNS = {
     "last_age": "last_age",
     "discarded": "discarded",
 }
-"""The grid's columns, and what the contract calls them."""
+"""The grid's own columns, and what the contract calls them."""
+
+OTHER = "column:"
+"""Stands before the name of any other column of the samples: a score, a number that the user's code logs, a copy."""
 
 MAX_ROWS = 500
 
@@ -32,18 +35,38 @@ class BadQuery(ValueError):
 def request_from(query: Mapping[str, str]) -> pb.GetDataSamplesRequest:
     """The wire's request for what the grid asks.
 
-    start, end: rows, end excluded. run, split, status ("in" or "discarded"), wrong ("1"), label (class numbers,
-    comma-separated), id, min_loss, max_loss: the filter. sort: a column of COLUMNS, desc ("1"). Raises BadQuery.
+    start, end: rows, end excluded. view: what a query found, which has no other filter. run, split, status ("in" or
+    "discarded"), wrong ("1"), label (class numbers, comma-separated), id, min_loss, max_loss: the filter. sort: a
+    column of COLUMNS, or OTHER and the name of any, desc ("1"). Raises BadQuery.
     """
     start, end = _whole(query, "start", 0), _whole(query, "end", 100)
     if not 0 <= start < end:
         raise BadQuery(f"rows {start} to {end} are none; start is at least 0 and below end")
+    request = pb.GetDataSamplesRequest(
+        start_index=start,
+        records_cnt=min(end - start, MAX_ROWS),
+        run_id=query.get("run", ""),
+        view_id=query.get("view", ""),
+        sort_by=_sort_column(query.get("sort", "")),
+        descending=query.get("desc") == "1",
+    )
+    if not request.view_id:
+        request.filter.CopyFrom(_filter(query))
+    return request
+
+
+def _sort_column(name: str) -> str:
+    if name.startswith(OTHER):
+        return name.removeprefix(OTHER)
+    if name and name not in COLUMNS:
+        raise BadQuery(f"there is no column {name!r}; columns are {', '.join(COLUMNS)}")
+    return COLUMNS.get(name, "")
+
+
+def _filter(query: Mapping[str, str]) -> pb.SampleFilter:
     status = query.get("status", "")
     if status not in ("", "in", "discarded"):
         raise BadQuery(f"status is 'in' or 'discarded', not {status!r}")
-    sort = query.get("sort", "")
-    if sort and sort not in COLUMNS:
-        raise BadQuery(f"there is no column {sort!r}; columns are {', '.join(COLUMNS)}")
     request_filter = pb.SampleFilter(
         origin=query.get("split", ""), id_contains=query.get("id", "").strip(), labels=_labels(query.get("label", ""))
     )
@@ -55,20 +78,14 @@ def request_from(query: Mapping[str, str]) -> pb.GetDataSamplesRequest:
         value = _loss(query, name)
         if value is not None:
             setattr(request_filter, name, value)
-    return pb.GetDataSamplesRequest(
-        start_index=start,
-        records_cnt=min(end - start, MAX_ROWS),
-        run_id=query.get("run", ""),
-        filter=request_filter,
-        sort_by=COLUMNS.get(sort, ""),
-        descending=query.get("desc") == "1",
-    )
+    return request_filter
 
 
-def page_from(response: pb.DataSamplesResponse, run_id: str) -> dict[str, Any]:
-    """The grid's answer: rows, and how many there are in all."""
+def page_from(response: pb.DataSamplesResponse, run_id: str, classes: Sequence[str] = ()) -> dict[str, Any]:
+    """The grid's answer: rows, and how many there are in all. classes: names by number, where they are known."""
+    names = dict(enumerate(classes)) or _names_in(response.data_records)
     return {
-        "rows": [row_of(record, run_id) for record in response.data_records],
+        "rows": [row_of(record, run_id, names) for record in response.data_records],
         "matches": response.number_of_matches,
         "all": response.number_of_all_samples,
         "discarded": response.number_of_discarded_samples,
@@ -76,26 +93,41 @@ def page_from(response: pb.DataSamplesResponse, run_id: str) -> dict[str, Any]:
     }
 
 
-def row_of(record: pb.DataRecord, run_id: str) -> dict[str, Any]:
-    """One sample as the grid shows it."""
+def row_of(record: pb.DataRecord, run_id: str, classes: Mapping[int, str] | None = None) -> dict[str, Any]:
+    """One sample as the grid shows it. classes: names by number, for the label that a person has replaced."""
     loss = record.loss if record.HasField("loss") else None
     known = {"label", "prediction", "loss", "encounters", "last_age", "discarded"}
+    corrected = record.original_label != record.label
+    original = _class(record.original_label, (classes or {}).get(record.original_label, "")) or "none"
     return {
         "key": f"{record.origin}/{record.sample_id}",
         "run": run_id,
         "sample_id": record.sample_id,
         "origin": record.origin,
-        "label": _class(record.label, record.label_name),
-        "prediction": _class(record.prediction, record.prediction_name),
+        "label": record.label_text or _class(record.label, record.label_name),
+        "original": original if corrected else "",
+        "prediction": record.prediction_text or _class(record.prediction, record.prediction_name),
         "wrong": record.prediction >= 0 and record.label >= 0 and record.prediction != record.label,
         "loss": loss if loss is not None and math.isfinite(loss) else None,
         "loss_text": "" if loss is None else number(loss),
         "encounters": record.encounters,
         "last_age": count(record.last_age) if record.last_age >= 0 else "",
         "discarded": record.discarded,
+        "tags": list(record.tags),
         "thumbnail": thumbnail_url(record, run_id, 64),
         "image": thumbnail_url(record, run_id, 0),
         "more": {key: value for key, value in sorted(record.metadata.items()) if key not in known},
+    }
+
+
+def _names_in(records: Iterable[pb.DataRecord]) -> dict[int, str]:
+    """The names of classes that a page tells, of a run that has ended and tells no others."""
+    told = ((record.label, record.label_name, record.prediction, record.prediction_name) for record in records)
+    return {
+        number: name
+        for label, label_name, guess, guess_name in told
+        for number, name in ((label, label_name), (guess, guess_name))
+        if name
     }
 
 

@@ -93,9 +93,18 @@ class RunMetrics:
 def decode(response: pb.GetLatestLoggerDataResponse) -> list[Point]:
     """The points of an answer as plain values; takes milliseconds for a long history, so do it in a thread."""
     return [
-        (SeriesKey(point.split_name, point.metric_name, point.branch), point.age or point.model_age, point.metric_value)
+        (SeriesKey(_curve(point), point.metric_name, point.branch), point.age or point.model_age, point.metric_value)
         for point in response.points
     ]
+
+
+def _curve(point: pb.LoggerDataPoint) -> str:
+    """The split; evaluations that somebody asked for, and audits, are no part of its own curve."""
+    if point.audit_mode:
+        return f"{point.split_name} · audit"
+    if point.is_evaluation_marker:
+        return " · ".join([point.split_name, "evaluation", *point.evaluation_tags])
+    return point.split_name
 
 
 def thin(series: Series, points: int = MAX_POINTS) -> Series:

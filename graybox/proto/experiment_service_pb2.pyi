@@ -88,6 +88,8 @@ class _UndoStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enum
     UNDONE: _UndoState.ValueType  # 3
     UNDO_GONE: _UndoState.ValueType  # 4
     """no longer: the run went back to a checkpoint since"""
+    REDO_NEXT: _UndoState.ValueType  # 5
+    """undone, and what RedoOperation does again now"""
 
 class UndoState(_UndoState, metaclass=_UndoStateEnumTypeWrapper):
     """Edits are undone last in, first out."""
@@ -101,6 +103,8 @@ UNDO_LATER: UndoState.ValueType  # 2
 UNDONE: UndoState.ValueType  # 3
 UNDO_GONE: UndoState.ValueType  # 4
 """no longer: the run went back to a checkpoint since"""
+REDO_NEXT: UndoState.ValueType  # 5
+"""undone, and what RedoOperation does again now"""
 global___UndoState = UndoState
 
 class _NeuronHealth:
@@ -186,6 +190,7 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
     LOAD_CHECKPOINT_OPERATION_FIELD_NUMBER: builtins.int
     SAVE_CHECKPOINT_OPERATION_FIELD_NUMBER: builtins.int
     UNDO_OPERATION_FIELD_NUMBER: builtins.int
+    REDO_OPERATION_FIELD_NUMBER: builtins.int
     GET_HYPER_PARAMETERS_FIELD_NUMBER: builtins.int
     GET_INTERACTIVE_LAYERS_FIELD_NUMBER: builtins.int
     GET_DATA_RECORDS_FIELD_NUMBER: builtins.int
@@ -230,6 +235,8 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
     @property
     def undo_operation(self) -> global___UndoOperation: ...
     @property
+    def redo_operation(self) -> global___RedoOperation: ...
+    @property
     def single_layer_neuron_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
         """Of the layer asked for by get_single_layer_info_id: only these neurons (none: all of them), and with
         class_trigger_rates and top_samples, which are too long to be sent each time.
@@ -243,6 +250,7 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
         load_checkpoint_operation: global___LoadCheckpointOperation | None = ...,
         save_checkpoint_operation: global___SaveCheckpointOperation | None = ...,
         undo_operation: global___UndoOperation | None = ...,
+        redo_operation: global___RedoOperation | None = ...,
         get_hyper_parameters: builtins.bool = ...,
         get_interactive_layers: builtins.bool = ...,
         get_data_records: builtins.bool = ...,
@@ -259,9 +267,9 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
         single_layer_neuron_ids: collections.abc.Iterable[builtins.int] | None = ...,
         with_neuron_details: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["command", b"command", "hyper_parameter_change", b"hyper_parameter_change", "load_checkpoint_operation", b"load_checkpoint_operation", "plot_note_operation", b"plot_note_operation", "save_checkpoint_operation", b"save_checkpoint_operation", "undo_operation", b"undo_operation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "command", b"command", "command_id", b"command_id", "get_checkpoints", b"get_checkpoints", "get_data_records", b"get_data_records", "get_hyper_parameters", b"get_hyper_parameters", "get_interactive_layers", b"get_interactive_layers", "get_journal", b"get_journal", "get_runs", b"get_runs", "get_single_layer_info_id", b"get_single_layer_info_id", "get_status", b"get_status", "hyper_parameter_change", b"hyper_parameter_change", "journal_after", b"journal_after", "journal_limit", b"journal_limit", "load_checkpoint_operation", b"load_checkpoint_operation", "plot_note_operation", b"plot_note_operation", "run_id", b"run_id", "save_checkpoint_operation", b"save_checkpoint_operation", "single_layer_neuron_ids", b"single_layer_neuron_ids", "undo_operation", b"undo_operation", "with_neuron_details", b"with_neuron_details"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["command", b"command"]) -> typing.Literal["hyper_parameter_change", "plot_note_operation", "load_checkpoint_operation", "save_checkpoint_operation", "undo_operation"] | None: ...
+    def HasField(self, field_name: typing.Literal["command", b"command", "hyper_parameter_change", b"hyper_parameter_change", "load_checkpoint_operation", b"load_checkpoint_operation", "plot_note_operation", b"plot_note_operation", "redo_operation", b"redo_operation", "save_checkpoint_operation", b"save_checkpoint_operation", "undo_operation", b"undo_operation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "command", b"command", "command_id", b"command_id", "get_checkpoints", b"get_checkpoints", "get_data_records", b"get_data_records", "get_hyper_parameters", b"get_hyper_parameters", "get_interactive_layers", b"get_interactive_layers", "get_journal", b"get_journal", "get_runs", b"get_runs", "get_single_layer_info_id", b"get_single_layer_info_id", "get_status", b"get_status", "hyper_parameter_change", b"hyper_parameter_change", "journal_after", b"journal_after", "journal_limit", b"journal_limit", "load_checkpoint_operation", b"load_checkpoint_operation", "plot_note_operation", b"plot_note_operation", "redo_operation", b"redo_operation", "run_id", b"run_id", "save_checkpoint_operation", b"save_checkpoint_operation", "single_layer_neuron_ids", b"single_layer_neuron_ids", "undo_operation", b"undo_operation", "with_neuron_details", b"with_neuron_details"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["command", b"command"]) -> typing.Literal["hyper_parameter_change", "plot_note_operation", "load_checkpoint_operation", "save_checkpoint_operation", "undo_operation", "redo_operation"] | None: ...
 
 global___ExperimentCommandRequest = ExperimentCommandRequest
 
@@ -349,6 +357,8 @@ class HyperParameters(google.protobuf.message.Message):
     FULL_EVAL_FREQUENCY_FIELD_NUMBER: builtins.int
     CHECKPOINT_FREQUENCY_FIELD_NUMBER: builtins.int
     IS_TRAINING_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
+    OTHERS_FIELD_NUMBER: builtins.int
     experiment_name: builtins.str
     training_steps_to_do: builtins.int
     """Optimizer steps still to do; counts down."""
@@ -360,6 +370,16 @@ class HyperParameters(google.protobuf.message.Message):
     """Steps between two automatic checkpoints; 0: never."""
     is_training: builtins.bool
     """true: resume, false: pause."""
+    mode: builtins.str
+    """"train", or "audit": batches go through as in training, in the same order, and what they do is recorded (with
+    audit_mode set), but nothing learns. Back in "train", training goes on where it was left.
+    """
+    @property
+    def others(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___HyperParameterValue]:
+        """Any other, by the name in HyperParameterDesc: options of the optimizer and its schedule, of the loss, dropout,
+        workers, and those of the experiment's own.
+        """
+
     def __init__(
         self,
         *,
@@ -370,9 +390,11 @@ class HyperParameters(google.protobuf.message.Message):
         full_eval_frequency: builtins.int | None = ...,
         checkpoint_frequency: builtins.int | None = ...,
         is_training: builtins.bool | None = ...,
+        mode: builtins.str | None = ...,
+        others: collections.abc.Iterable[global___HyperParameterValue] | None = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["_batch_size", b"_batch_size", "_checkpoint_frequency", b"_checkpoint_frequency", "_experiment_name", b"_experiment_name", "_full_eval_frequency", b"_full_eval_frequency", "_is_training", b"_is_training", "_learning_rate", b"_learning_rate", "_training_steps_to_do", b"_training_steps_to_do", "batch_size", b"batch_size", "checkpoint_frequency", b"checkpoint_frequency", "experiment_name", b"experiment_name", "full_eval_frequency", b"full_eval_frequency", "is_training", b"is_training", "learning_rate", b"learning_rate", "training_steps_to_do", b"training_steps_to_do"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_batch_size", b"_batch_size", "_checkpoint_frequency", b"_checkpoint_frequency", "_experiment_name", b"_experiment_name", "_full_eval_frequency", b"_full_eval_frequency", "_is_training", b"_is_training", "_learning_rate", b"_learning_rate", "_training_steps_to_do", b"_training_steps_to_do", "batch_size", b"batch_size", "checkpoint_frequency", b"checkpoint_frequency", "experiment_name", b"experiment_name", "full_eval_frequency", b"full_eval_frequency", "is_training", b"is_training", "learning_rate", b"learning_rate", "training_steps_to_do", b"training_steps_to_do"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["_batch_size", b"_batch_size", "_checkpoint_frequency", b"_checkpoint_frequency", "_experiment_name", b"_experiment_name", "_full_eval_frequency", b"_full_eval_frequency", "_is_training", b"_is_training", "_learning_rate", b"_learning_rate", "_mode", b"_mode", "_training_steps_to_do", b"_training_steps_to_do", "batch_size", b"batch_size", "checkpoint_frequency", b"checkpoint_frequency", "experiment_name", b"experiment_name", "full_eval_frequency", b"full_eval_frequency", "is_training", b"is_training", "learning_rate", b"learning_rate", "mode", b"mode", "training_steps_to_do", b"training_steps_to_do"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_batch_size", b"_batch_size", "_checkpoint_frequency", b"_checkpoint_frequency", "_experiment_name", b"_experiment_name", "_full_eval_frequency", b"_full_eval_frequency", "_is_training", b"_is_training", "_learning_rate", b"_learning_rate", "_mode", b"_mode", "_training_steps_to_do", b"_training_steps_to_do", "batch_size", b"batch_size", "checkpoint_frequency", b"checkpoint_frequency", "experiment_name", b"experiment_name", "full_eval_frequency", b"full_eval_frequency", "is_training", b"is_training", "learning_rate", b"learning_rate", "mode", b"mode", "others", b"others", "training_steps_to_do", b"training_steps_to_do"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_batch_size", b"_batch_size"]) -> typing.Literal["batch_size"] | None: ...
     @typing.overload
@@ -386,9 +408,38 @@ class HyperParameters(google.protobuf.message.Message):
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_learning_rate", b"_learning_rate"]) -> typing.Literal["learning_rate"] | None: ...
     @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_mode", b"_mode"]) -> typing.Literal["mode"] | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_training_steps_to_do", b"_training_steps_to_do"]) -> typing.Literal["training_steps_to_do"] | None: ...
 
 global___HyperParameters = HyperParameters
+
+@typing.final
+class HyperParameterValue(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    NUMBER_FIELD_NUMBER: builtins.int
+    TEXT_FIELD_NUMBER: builtins.int
+    FLAG_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    number: builtins.float
+    """for number and integer"""
+    text: builtins.str
+    flag: builtins.bool
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        number: builtins.float = ...,
+        text: builtins.str = ...,
+        flag: builtins.bool = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["flag", b"flag", "number", b"number", "text", b"text", "value", b"value"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["flag", b"flag", "name", b"name", "number", b"number", "text", b"text", "value", b"value"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["value", b"value"]) -> typing.Literal["number", "text", "flag"] | None: ...
+
+global___HyperParameterValue = HyperParameterValue
 
 @typing.final
 class HyperParameterDesc(google.protobuf.message.Message):
@@ -403,6 +454,7 @@ class HyperParameterDesc(google.protobuf.message.Message):
     MAXIMUM_FIELD_NUMBER: builtins.int
     EXCLUSIVE_MINIMUM_FIELD_NUMBER: builtins.int
     DESCRIPTION_FIELD_NUMBER: builtins.int
+    CHOICES_FIELD_NUMBER: builtins.int
     label: builtins.str
     """for people: "Learning rate" """
     name: builtins.str
@@ -418,6 +470,10 @@ class HyperParameterDesc(google.protobuf.message.Message):
     maximum: builtins.float
     exclusive_minimum: builtins.bool
     description: builtins.str
+    @property
+    def choices(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """of a text: what it may be; none: anything"""
+
     def __init__(
         self,
         *,
@@ -430,9 +486,10 @@ class HyperParameterDesc(google.protobuf.message.Message):
         maximum: builtins.float | None = ...,
         exclusive_minimum: builtins.bool = ...,
         description: builtins.str = ...,
+        choices: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "maximum", b"maximum", "minimum", b"minimum"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "description", b"description", "exclusive_minimum", b"exclusive_minimum", "label", b"label", "maximum", b"maximum", "minimum", b"minimum", "name", b"name", "numerical_value", b"numerical_value", "string_value", b"string_value", "type", b"type"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_maximum", b"_maximum", "_minimum", b"_minimum", "choices", b"choices", "description", b"description", "exclusive_minimum", b"exclusive_minimum", "label", b"label", "maximum", b"maximum", "minimum", b"minimum", "name", b"name", "numerical_value", b"numerical_value", "string_value", b"string_value", "type", b"type"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_maximum", b"_maximum"]) -> typing.Literal["maximum"] | None: ...
     @typing.overload
@@ -527,6 +584,24 @@ class UndoOperation(google.protobuf.message.Message):
 global___UndoOperation = UndoOperation
 
 @typing.final
+class RedoOperation(google.protobuf.message.Message):
+    """Does the edit again that was undone last, unless something was edited since."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    JOURNAL_SEQUENCE_FIELD_NUMBER: builtins.int
+    journal_sequence: builtins.int
+    """The journal sequence of the undone edit that is expected to be done again, as in UndoOperation. 0: whichever it is."""
+    def __init__(
+        self,
+        *,
+        journal_sequence: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["journal_sequence", b"journal_sequence"]) -> None: ...
+
+global___RedoOperation = RedoOperation
+
+@typing.final
 class TrainerStatus(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -554,6 +629,7 @@ class TrainerStatus(google.protobuf.message.Message):
     ACTIVITY_FIELD_NUMBER: builtins.int
     KIND_OF_PROBLEM_FIELD_NUMBER: builtins.int
     CLASS_NAMES_FIELD_NUMBER: builtins.int
+    MODE_FIELD_NUMBER: builtins.int
     state: global___TrainerState.ValueType
     run_id: builtins.str
     experiment_name: builtins.str
@@ -586,6 +662,8 @@ class TrainerStatus(google.protobuf.message.Message):
     """what it does just now, for people: "evaluating val 3/12" """
     kind_of_problem: builtins.str
     """"classification", "regression", ..."""
+    mode: builtins.str
+    """"train", "audit", or "evaluation" while one that somebody asked for runs, whether or not training is paused."""
     @property
     def class_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
@@ -615,9 +693,10 @@ class TrainerStatus(google.protobuf.message.Message):
         activity: builtins.str = ...,
         kind_of_problem: builtins.str = ...,
         class_names: collections.abc.Iterable[builtins.str] | None = ...,
+        mode: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_eval_accuracy", b"_eval_accuracy", "_eval_loss", b"_eval_loss", "_train_accuracy", b"_train_accuracy", "_train_loss", b"_train_loss", "eval_accuracy", b"eval_accuracy", "eval_loss", b"eval_loss", "train_accuracy", b"train_accuracy", "train_loss", b"train_loss"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_eval_accuracy", b"_eval_accuracy", "_eval_loss", b"_eval_loss", "_train_accuracy", b"_train_accuracy", "_train_loss", b"_train_loss", "activity", b"activity", "age", b"age", "branch", b"branch", "class_names", b"class_names", "device", b"device", "epoch", b"epoch", "error", b"error", "eval_accuracy", b"eval_accuracy", "eval_loss", b"eval_loss", "experiment_hash", b"experiment_hash", "experiment_name", b"experiment_name", "journal_sequence", b"journal_sequence", "kind_of_problem", b"kind_of_problem", "parameter_count", b"parameter_count", "process_start_ms", b"process_start_ms", "run_id", b"run_id", "samples_per_second", b"samples_per_second", "state", b"state", "step", b"step", "steps_left", b"steps_left", "time_ms", b"time_ms", "traceback", b"traceback", "train_accuracy", b"train_accuracy", "train_loss", b"train_loss"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_eval_accuracy", b"_eval_accuracy", "_eval_loss", b"_eval_loss", "_train_accuracy", b"_train_accuracy", "_train_loss", b"_train_loss", "activity", b"activity", "age", b"age", "branch", b"branch", "class_names", b"class_names", "device", b"device", "epoch", b"epoch", "error", b"error", "eval_accuracy", b"eval_accuracy", "eval_loss", b"eval_loss", "experiment_hash", b"experiment_hash", "experiment_name", b"experiment_name", "journal_sequence", b"journal_sequence", "kind_of_problem", b"kind_of_problem", "mode", b"mode", "parameter_count", b"parameter_count", "process_start_ms", b"process_start_ms", "run_id", b"run_id", "samples_per_second", b"samples_per_second", "state", b"state", "step", b"step", "steps_left", b"steps_left", "time_ms", b"time_ms", "traceback", b"traceback", "train_accuracy", b"train_accuracy", "train_loss", b"train_loss"]) -> None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: typing.Literal["_eval_accuracy", b"_eval_accuracy"]) -> typing.Literal["eval_accuracy"] | None: ...
     @typing.overload
@@ -948,17 +1027,21 @@ class LoggerDataPoint(google.protobuf.message.Message):
     """seconds since the epoch"""
     sample_id: builtins.str
     is_evaluation_marker: builtins.bool
+    """of an evaluation that TriggerEvaluation asked for"""
     split_name: builtins.str
     """"train", "val", ...; empty for a metric of the whole run"""
     point_note: builtins.str
     audit_mode: builtins.bool
+    """of a batch that went through without training"""
     age: builtins.int
     time_ms: builtins.int
     step: builtins.int
     branch: builtins.int
     run_id: builtins.str
     @property
-    def evaluation_tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    def evaluation_tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Of an evaluation of some samples of a split: the tags, or "query: " and the query, that chose them."""
+
     def __init__(
         self,
         *,
@@ -1042,6 +1125,10 @@ global___RestoreCheckpointResponse = RestoreCheckpointResponse
 class TriggerEvaluationRequest(google.protobuf.message.Message):
     """---------------------------------------------------------------------------------------------
     Evaluation
+
+    Which samples: all of the split with use_full_set, discarded ones too, whatever the tags are; else those of the view
+    and with any of the tags, as far as they are given, discarded ones too; else those that are not discarded. One
+    evaluation at a time: another one is refused until it has ended.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -1050,11 +1137,25 @@ class TriggerEvaluationRequest(google.protobuf.message.Message):
     TAGS_FIELD_NUMBER: builtins.int
     USE_FULL_SET_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    COMMAND_ID_FIELD_NUMBER: builtins.int
+    METRICS_FIELD_NUMBER: builtins.int
+    VIEW_ID_FIELD_NUMBER: builtins.int
     split_name: builtins.str
     use_full_set: builtins.bool
     run_id: builtins.str
+    actor: builtins.str
+    command_id: builtins.str
+    view_id: builtins.str
+    """A view that ApplyDataQuery made: only those of its samples that belong to the split."""
     @property
     def tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def metrics(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """"accuracy", "macro_f1", "calibration_error", "per_class", "confusion_matrix", and what the experiment brings along;
+        none: what the experiment asks for, or all of these in a problem with classes.
+        """
+
     def __init__(
         self,
         *,
@@ -1062,8 +1163,12 @@ class TriggerEvaluationRequest(google.protobuf.message.Message):
         tags: collections.abc.Iterable[builtins.str] | None = ...,
         use_full_set: builtins.bool = ...,
         run_id: builtins.str = ...,
+        actor: builtins.str = ...,
+        command_id: builtins.str = ...,
+        metrics: collections.abc.Iterable[builtins.str] | None = ...,
+        view_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["run_id", b"run_id", "split_name", b"split_name", "tags", b"tags", "use_full_set", b"use_full_set"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "command_id", b"command_id", "metrics", b"metrics", "run_id", b"run_id", "split_name", b"split_name", "tags", b"tags", "use_full_set", b"use_full_set", "view_id", b"view_id"]) -> None: ...
 
 global___TriggerEvaluationRequest = TriggerEvaluationRequest
 
@@ -1105,7 +1210,25 @@ global___GetEvaluationStatusRequest = GetEvaluationStatusRequest
 
 @typing.final
 class GetEvaluationStatusResponse(google.protobuf.message.Message):
+    """The evaluation that runs, or the one that ran last. Of those that were asked for: a periodic pass is none."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class MetricsEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.float
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.float = ...,
+        ) -> None: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     STATUS_FIELD_NUMBER: builtins.int
     CURRENT_FIELD_NUMBER: builtins.int
@@ -1114,14 +1237,52 @@ class GetEvaluationStatusResponse(google.protobuf.message.Message):
     ERROR_FIELD_NUMBER: builtins.int
     SPLIT_NAME_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
+    TABLES_FIELD_NUMBER: builtins.int
+    CONFUSION_MATRIX_FIELD_NUMBER: builtins.int
+    METRICS_FIELD_NUMBER: builtins.int
+    EVALUATION_ID_FIELD_NUMBER: builtins.int
+    CANCELLED_FIELD_NUMBER: builtins.int
+    TAGS_FIELD_NUMBER: builtins.int
+    USE_FULL_SET_FIELD_NUMBER: builtins.int
+    QUERY_FIELD_NUMBER: builtins.int
+    STEP_FIELD_NUMBER: builtins.int
+    AGE_FIELD_NUMBER: builtins.int
+    STARTED_MS_FIELD_NUMBER: builtins.int
+    TRACEBACK_FIELD_NUMBER: builtins.int
     status: builtins.str
-    """"idle", "pending", "running", "completed" """
+    """"idle" (there was none yet), "pending" (no batch is done yet), "running", "completed"; and "failed" and "cancelled"."""
     current: builtins.int
+    """samples"""
     total: builtins.int
     message: builtins.str
     error: builtins.str
+    """What failed, in one line; training went on as it was."""
     split_name: builtins.str
     run_id: builtins.str
+    evaluation_id: builtins.int
+    """The journal sequence of its start; 0: there was none yet."""
+    cancelled: builtins.bool
+    use_full_set: builtins.bool
+    query: builtins.str
+    """of the view"""
+    step: builtins.int
+    """of the model that is evaluated"""
+    age: builtins.int
+    started_ms: builtins.int
+    traceback: builtins.str
+    """of the error"""
+    @property
+    def tables(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EvaluationTable]:
+        """The results, once it is completed."""
+
+    @property
+    def confusion_matrix(self) -> global___ConfusionMatrix: ...
+    @property
+    def metrics(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.float]:
+        """"loss", "accuracy", "macro_f1", ..."""
+
+    @property
+    def tags(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
     def __init__(
         self,
         *,
@@ -1132,26 +1293,144 @@ class GetEvaluationStatusResponse(google.protobuf.message.Message):
         error: builtins.str = ...,
         split_name: builtins.str = ...,
         run_id: builtins.str = ...,
+        tables: collections.abc.Iterable[global___EvaluationTable] | None = ...,
+        confusion_matrix: global___ConfusionMatrix | None = ...,
+        metrics: collections.abc.Mapping[builtins.str, builtins.float] | None = ...,
+        evaluation_id: builtins.int = ...,
+        cancelled: builtins.bool = ...,
+        tags: collections.abc.Iterable[builtins.str] | None = ...,
+        use_full_set: builtins.bool = ...,
+        query: builtins.str = ...,
+        step: builtins.int = ...,
+        age: builtins.int = ...,
+        started_ms: builtins.int = ...,
+        traceback: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["current", b"current", "error", b"error", "message", b"message", "run_id", b"run_id", "split_name", b"split_name", "status", b"status", "total", b"total"]) -> None: ...
+    def HasField(self, field_name: typing.Literal["confusion_matrix", b"confusion_matrix"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["age", b"age", "cancelled", b"cancelled", "confusion_matrix", b"confusion_matrix", "current", b"current", "error", b"error", "evaluation_id", b"evaluation_id", "message", b"message", "metrics", b"metrics", "query", b"query", "run_id", b"run_id", "split_name", b"split_name", "started_ms", b"started_ms", "status", b"status", "step", b"step", "tables", b"tables", "tags", b"tags", "total", b"total", "traceback", b"traceback", "use_full_set", b"use_full_set"]) -> None: ...
 
 global___GetEvaluationStatusResponse = GetEvaluationStatusResponse
 
 @typing.final
+class EvaluationTable(google.protobuf.message.Message):
+    """The same numbers for each of several groups of samples."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    ROWS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """"class": a row for each class"""
+    @property
+    def rows(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___EvaluationRow]: ...
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        rows: collections.abc.Iterable[global___EvaluationRow] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["name", b"name", "rows", b"rows"]) -> None: ...
+
+global___EvaluationTable = EvaluationTable
+
+@typing.final
+class EvaluationRow(google.protobuf.message.Message):
+    """Absent is what cannot be said: of a class without samples, or one that was never predicted."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SUPPORT_FIELD_NUMBER: builtins.int
+    PRECISION_FIELD_NUMBER: builtins.int
+    RECALL_FIELD_NUMBER: builtins.int
+    F1_FIELD_NUMBER: builtins.int
+    ACCURACY_FIELD_NUMBER: builtins.int
+    MEAN_LOSS_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """the class"""
+    support: builtins.int
+    """its samples"""
+    precision: builtins.float
+    """of the samples predicted to be of the class, the share that are"""
+    recall: builtins.float
+    """of its samples, the share predicted to be"""
+    f1: builtins.float
+    """harmonic mean of the two"""
+    accuracy: builtins.float
+    """of its samples, the share predicted rightly"""
+    mean_loss: builtins.float
+    """of its samples"""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        support: builtins.int = ...,
+        precision: builtins.float | None = ...,
+        recall: builtins.float | None = ...,
+        f1: builtins.float | None = ...,
+        accuracy: builtins.float | None = ...,
+        mean_loss: builtins.float | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_accuracy", b"_accuracy", "_f1", b"_f1", "_mean_loss", b"_mean_loss", "_precision", b"_precision", "_recall", b"_recall", "accuracy", b"accuracy", "f1", b"f1", "mean_loss", b"mean_loss", "precision", b"precision", "recall", b"recall"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_accuracy", b"_accuracy", "_f1", b"_f1", "_mean_loss", b"_mean_loss", "_precision", b"_precision", "_recall", b"_recall", "accuracy", b"accuracy", "f1", b"f1", "mean_loss", b"mean_loss", "name", b"name", "precision", b"precision", "recall", b"recall", "support", b"support"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_accuracy", b"_accuracy"]) -> typing.Literal["accuracy"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_f1", b"_f1"]) -> typing.Literal["f1"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_mean_loss", b"_mean_loss"]) -> typing.Literal["mean_loss"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_precision", b"_precision"]) -> typing.Literal["precision"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_recall", b"_recall"]) -> typing.Literal["recall"] | None: ...
+
+global___EvaluationRow = EvaluationRow
+
+@typing.final
+class ConfusionMatrix(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    CLASS_NAMES_FIELD_NUMBER: builtins.int
+    COUNTS_FIELD_NUMBER: builtins.int
+    @property
+    def class_names(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]: ...
+    @property
+    def counts(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
+        """Row by row: how many samples of the class of the row were predicted to be of the class of the column."""
+
+    def __init__(
+        self,
+        *,
+        class_names: collections.abc.Iterable[builtins.str] | None = ...,
+        counts: collections.abc.Iterable[builtins.int] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["class_names", b"class_names", "counts", b"counts"]) -> None: ...
+
+global___ConfusionMatrix = ConfusionMatrix
+
+@typing.final
 class CancelEvaluationRequest(google.protobuf.message.Message):
+    """Takes effect before the next batch. Not journalled."""
+
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     REASON_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
+    ACTOR_FIELD_NUMBER: builtins.int
+    COMMAND_ID_FIELD_NUMBER: builtins.int
     reason: builtins.str
     run_id: builtins.str
+    actor: builtins.str
+    command_id: builtins.str
     def __init__(
         self,
         *,
         reason: builtins.str = ...,
         run_id: builtins.str = ...,
+        actor: builtins.str = ...,
+        command_id: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["reason", b"reason", "run_id", b"run_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "command_id", b"command_id", "reason", b"reason", "run_id", b"run_id"]) -> None: ...
 
 global___CancelEvaluationRequest = CancelEvaluationRequest
 
@@ -1196,6 +1475,7 @@ class GetDataSamplesRequest(google.protobuf.message.Message):
     DESCENDING_FIELD_NUMBER: builtins.int
     OVERLAY_FIELD_NUMBER: builtins.int
     WITH_HISTORY_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
     start_index: builtins.int
     records_cnt: builtins.int
     """at most 10,000; at most 1,024 with raw data"""
@@ -1213,6 +1493,11 @@ class GetDataSamplesRequest(google.protobuf.message.Message):
     """with raw data: as in GetSamplesRequest"""
     with_history: builtins.bool
     """with the losses over time of each sample"""
+    cursor: builtins.str
+    """From an answer before: of the samples asked for, only those of which anything changed since, in the order in which
+    they changed; start_index, sort_by and descending are then left out. A filter is of now: a sample that it lets
+    through no longer does not come. Of a read in several pages the cursor of the first one misses nothing.
+    """
     @property
     def filter(self) -> global___SampleFilter: ...
     def __init__(
@@ -1230,9 +1515,10 @@ class GetDataSamplesRequest(google.protobuf.message.Message):
         descending: builtins.bool = ...,
         overlay: builtins.bool = ...,
         with_history: builtins.bool = ...,
+        cursor: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["filter", b"filter"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["descending", b"descending", "filter", b"filter", "include_raw_data", b"include_raw_data", "overlay", b"overlay", "records_cnt", b"records_cnt", "resize_height", b"resize_height", "resize_width", b"resize_width", "run_id", b"run_id", "sort_by", b"sort_by", "start_index", b"start_index", "view_id", b"view_id", "with_history", b"with_history"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "descending", b"descending", "filter", b"filter", "include_raw_data", b"include_raw_data", "overlay", b"overlay", "records_cnt", b"records_cnt", "resize_height", b"resize_height", "resize_width", b"resize_width", "run_id", b"run_id", "sort_by", b"sort_by", "start_index", b"start_index", "view_id", b"view_id", "with_history", b"with_history"]) -> None: ...
 
 global___GetDataSamplesRequest = GetDataSamplesRequest
 
@@ -1300,6 +1586,8 @@ class DataSamplesResponse(google.protobuf.message.Message):
     NUMBER_OF_DISCARDED_SAMPLES_FIELD_NUMBER: builtins.int
     VIEW_ID_FIELD_NUMBER: builtins.int
     RUN_ID_FIELD_NUMBER: builtins.int
+    CURSOR_FIELD_NUMBER: builtins.int
+    RESET_FIELD_NUMBER: builtins.int
     success: builtins.bool
     message: builtins.str
     number_of_matches: builtins.int
@@ -1308,6 +1596,12 @@ class DataSamplesResponse(google.protobuf.message.Message):
     number_of_discarded_samples: builtins.int
     view_id: builtins.str
     run_id: builtins.str
+    cursor: builtins.str
+    """To go on with. Where the request had none: what changes from now on."""
+    reset: builtins.bool
+    """The cursor of the request says nothing here, as after a restart, or since the run went back to a checkpoint: these
+    are the first of all samples asked for, which replace what the client holds; the new cursor brings the others.
+    """
     @property
     def data_records(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___DataRecord]: ...
     def __init__(
@@ -1321,8 +1615,10 @@ class DataSamplesResponse(google.protobuf.message.Message):
         number_of_discarded_samples: builtins.int = ...,
         view_id: builtins.str = ...,
         run_id: builtins.str = ...,
+        cursor: builtins.str = ...,
+        reset: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["data_records", b"data_records", "message", b"message", "number_of_all_samples", b"number_of_all_samples", "number_of_discarded_samples", b"number_of_discarded_samples", "number_of_matches", b"number_of_matches", "run_id", b"run_id", "success", b"success", "view_id", b"view_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cursor", b"cursor", "data_records", b"data_records", "message", b"message", "number_of_all_samples", b"number_of_all_samples", "number_of_discarded_samples", b"number_of_discarded_samples", "number_of_matches", b"number_of_matches", "reset", b"reset", "run_id", b"run_id", "success", b"success", "view_id", b"view_id"]) -> None: ...
 
 global___DataSamplesResponse = DataSamplesResponse
 
@@ -1362,6 +1658,9 @@ class DataRecord(google.protobuf.message.Message):
     TAGS_FIELD_NUMBER: builtins.int
     ORIGINAL_LABEL_FIELD_NUMBER: builtins.int
     LOSS_HISTORY_FIELD_NUMBER: builtins.int
+    LABEL_TEXT_FIELD_NUMBER: builtins.int
+    PREDICTION_TEXT_FIELD_NUMBER: builtins.int
+    LABEL_KIND_FIELD_NUMBER: builtins.int
     sample_id: builtins.str
     origin: builtins.str
     raw_data: builtins.bytes
@@ -1382,10 +1681,17 @@ class DataRecord(google.protobuf.message.Message):
     """Changes when the image would: an immutable cache key."""
     original_label: builtins.int
     """as the data set has it; `label` is what a person put in its place, if one did"""
+    label_text: builtins.str
+    """The label and the last prediction in words: a class, several ("cat, dog"), a number, "3 boxes (cat)"; empty: not
+    known. label_kind: "class", "classes", "number", "mask", "boxes" or "none" (yet).
+    """
+    prediction_text: builtins.str
+    label_kind: builtins.str
     @property
     def metadata(self) -> google.protobuf.internal.containers.ScalarMap[builtins.str, builtins.str]:
-        """label, prediction, loss, encounters, last_age, discarded as text, and what the data set tells; with raw data also
-        image_error and image_note, where there are any: the error and the note of Sample.
+        """label, prediction, loss, encounters, last_age, discarded as text, key where the data set has names of its own for
+        samples, and what else is known; with raw data also image_error and image_note, where there are any: the error and
+        the note of Sample.
         """
 
     @property
@@ -1413,9 +1719,12 @@ class DataRecord(google.protobuf.message.Message):
         tags: collections.abc.Iterable[builtins.str] | None = ...,
         original_label: builtins.int = ...,
         loss_history: global___LossHistory | None = ...,
+        label_text: builtins.str = ...,
+        prediction_text: builtins.str = ...,
+        label_kind: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["_loss", b"_loss", "loss", b"loss", "loss_history", b"loss_history"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["_loss", b"_loss", "discarded", b"discarded", "encounters", b"encounters", "image_key", b"image_key", "label", b"label", "label_name", b"label_name", "last_age", b"last_age", "loss", b"loss", "loss_history", b"loss_history", "metadata", b"metadata", "origin", b"origin", "original_label", b"original_label", "prediction", b"prediction", "prediction_name", b"prediction_name", "raw_data", b"raw_data", "sample_id", b"sample_id", "tags", b"tags"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["_loss", b"_loss", "discarded", b"discarded", "encounters", b"encounters", "image_key", b"image_key", "label", b"label", "label_kind", b"label_kind", "label_name", b"label_name", "label_text", b"label_text", "last_age", b"last_age", "loss", b"loss", "loss_history", b"loss_history", "metadata", b"metadata", "origin", b"origin", "original_label", b"original_label", "prediction", b"prediction", "prediction_name", b"prediction_name", "prediction_text", b"prediction_text", "raw_data", b"raw_data", "sample_id", b"sample_id", "tags", b"tags"]) -> None: ...
     def WhichOneof(self, oneof_group: typing.Literal["_loss", b"_loss"]) -> typing.Literal["loss"] | None: ...
 
 global___DataRecord = DataRecord
@@ -1514,6 +1823,9 @@ class DataQueryRequest(google.protobuf.message.Message):
     columns there are.
     """
     is_natural_language: builtins.bool
+    """The query is a question in any language, at most 2,000 characters. A language model makes a query of it, where the
+    backend's environment names one (docs/queries.md).
+    """
     run_id: builtins.str
     actor: builtins.str
     """who asks, for the journal"""
@@ -1553,6 +1865,8 @@ class DataQueryResponse(google.protobuf.message.Message):
     QUERY_FIELD_NUMBER: builtins.int
     ANALYSIS_JSON_FIELD_NUMBER: builtins.int
     COLUMNS_FIELD_NUMBER: builtins.int
+    PROPOSED_EDITS_FIELD_NUMBER: builtins.int
+    EXAMPLE_QUERIES_FIELD_NUMBER: builtins.int
     success: builtins.bool
     message: builtins.str
     number_of_all_samples: builtins.int
@@ -1575,6 +1889,14 @@ class DataQueryResponse(google.protobuf.message.Message):
     def columns(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ColumnInfo]:
         """with "@overview" """
 
+    @property
+    def proposed_edits(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___ProposedEdit]:
+        """Of a question in natural language: what it asks to be edited. Nothing of it was done."""
+
+    @property
+    def example_queries(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Where a question in natural language was not understood: the queries that are nearest to it."""
+
     def __init__(
         self,
         *,
@@ -1592,10 +1914,37 @@ class DataQueryResponse(google.protobuf.message.Message):
         query: builtins.str = ...,
         analysis_json: builtins.str = ...,
         columns: collections.abc.Iterable[global___ColumnInfo] | None = ...,
+        proposed_edits: collections.abc.Iterable[global___ProposedEdit] | None = ...,
+        example_queries: collections.abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["agent_intent_type", b"agent_intent_type", "analysis_json", b"analysis_json", "analysis_result", b"analysis_result", "columns", b"columns", "message", b"message", "number_of_all_samples", b"number_of_all_samples", "number_of_discarded_samples", b"number_of_discarded_samples", "number_of_matches", b"number_of_matches", "number_of_samples_in_the_loop", b"number_of_samples_in_the_loop", "query", b"query", "run_id", b"run_id", "success", b"success", "unique_tags", b"unique_tags", "view_id", b"view_id"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["agent_intent_type", b"agent_intent_type", "analysis_json", b"analysis_json", "analysis_result", b"analysis_result", "columns", b"columns", "example_queries", b"example_queries", "message", b"message", "number_of_all_samples", b"number_of_all_samples", "number_of_discarded_samples", b"number_of_discarded_samples", "number_of_matches", b"number_of_matches", "number_of_samples_in_the_loop", b"number_of_samples_in_the_loop", "proposed_edits", b"proposed_edits", "query", b"query", "run_id", b"run_id", "success", b"success", "unique_tags", b"unique_tags", "view_id", b"view_id"]) -> None: ...
 
 global___DataQueryResponse = DataQueryResponse
+
+@typing.final
+class ProposedEdit(google.protobuf.message.Message):
+    """An edit of the samples that a question found."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DESCRIPTION_FIELD_NUMBER: builtins.int
+    EDIT_FIELD_NUMBER: builtins.int
+    description: builtins.str
+    """for people"""
+    @property
+    def edit(self) -> global___DataEditRequest:
+        """what EditDataSample takes, with the view_id of the samples"""
+
+    def __init__(
+        self,
+        *,
+        description: builtins.str = ...,
+        edit: global___DataEditRequest | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["edit", b"edit"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["description", b"description", "edit", b"edit"]) -> None: ...
+
+global___ProposedEdit = ProposedEdit
 
 @typing.final
 class ColumnInfo(google.protobuf.message.Message):
@@ -1784,6 +2133,74 @@ class GetSamplesRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: typing.Literal["overlay", b"overlay", "resize_height", b"resize_height", "resize_width", b"resize_width", "run_id", b"run_id", "sample_ids", b"sample_ids", "sample_origins", b"sample_origins"]) -> None: ...
 
 global___GetSamplesRequest = GetSamplesRequest
+
+@typing.final
+class ExportSamplesRequest(google.protobuf.message.Message):
+    """At most one of view_id and query; neither: all samples."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: builtins.int
+    VIEW_ID_FIELD_NUMBER: builtins.int
+    FORMAT_FIELD_NUMBER: builtins.int
+    COLUMNS_FIELD_NUMBER: builtins.int
+    QUERY_FIELD_NUMBER: builtins.int
+    run_id: builtins.str
+    view_id: builtins.str
+    """what a query found, in its order"""
+    format: builtins.str
+    """"csv" (also where it is empty), "jsonl", "parquet", or "manifest": what plain PyTorch needs to train on the samples,
+    as JSON (docs/samples.md).
+    """
+    query: builtins.str
+    """as DataQueryRequest takes it, without `show`"""
+    @property
+    def columns(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Columns, and tags as "tag:NAME", in this order; none: all. A manifest has none."""
+
+    def __init__(
+        self,
+        *,
+        run_id: builtins.str = ...,
+        view_id: builtins.str = ...,
+        format: builtins.str = ...,
+        columns: collections.abc.Iterable[builtins.str] | None = ...,
+        query: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["columns", b"columns", "format", b"format", "query", b"query", "run_id", b"run_id", "view_id", b"view_id"]) -> None: ...
+
+global___ExportSamplesRequest = ExportSamplesRequest
+
+@typing.final
+class ExportChunk(google.protobuf.message.Message):
+    """A file, piece by piece."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    FILE_NAME_FIELD_NUMBER: builtins.int
+    MIME_TYPE_FIELD_NUMBER: builtins.int
+    TOTAL_ROWS_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """at most 1 MiB"""
+    file_name: builtins.str
+    """Only in the first chunk, which always comes.
+    with the run's id in it
+    """
+    mime_type: builtins.str
+    total_rows: builtins.int
+    """samples in the file"""
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        file_name: builtins.str = ...,
+        mime_type: builtins.str = ...,
+        total_rows: builtins.int = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["data", b"data", "file_name", b"file_name", "mime_type", b"mime_type", "total_rows", b"total_rows"]) -> None: ...
+
+global___ExportChunk = ExportChunk
 
 @typing.final
 class SamplesResponse(google.protobuf.message.Message):

@@ -84,6 +84,11 @@ class ExperimentServiceStub(object):
                 request_serializer=graybox_dot_proto_dot_experiment__service__pb2.ManipulateWeightsRequest.SerializeToString,
                 response_deserializer=graybox_dot_proto_dot_experiment__service__pb2.ManipulateWeightsResponse.FromString,
                 )
+        self.ExportSamples = channel.unary_stream(
+                '/ExperimentService/ExportSamples',
+                request_serializer=graybox_dot_proto_dot_experiment__service__pb2.ExportSamplesRequest.SerializeToString,
+                response_deserializer=graybox_dot_proto_dot_experiment__service__pb2.ExportChunk.FromString,
+                )
 
 
 class ExperimentServiceServicer(object):
@@ -174,6 +179,13 @@ class ExperimentServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportSamples(self, request, context):
+        """Beyond the documented contract: what a query finds, as a file.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExperimentServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -246,6 +258,11 @@ def add_ExperimentServiceServicer_to_server(servicer, server):
                     servicer.ManipulateWeights,
                     request_deserializer=graybox_dot_proto_dot_experiment__service__pb2.ManipulateWeightsRequest.FromString,
                     response_serializer=graybox_dot_proto_dot_experiment__service__pb2.ManipulateWeightsResponse.SerializeToString,
+            ),
+            'ExportSamples': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportSamples,
+                    request_deserializer=graybox_dot_proto_dot_experiment__service__pb2.ExportSamplesRequest.FromString,
+                    response_serializer=graybox_dot_proto_dot_experiment__service__pb2.ExportChunk.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -492,5 +509,22 @@ class ExperimentService(object):
         return grpc.experimental.unary_unary(request, target, '/ExperimentService/ManipulateWeights',
             graybox_dot_proto_dot_experiment__service__pb2.ManipulateWeightsRequest.SerializeToString,
             graybox_dot_proto_dot_experiment__service__pb2.ManipulateWeightsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ExportSamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(request, target, '/ExperimentService/ExportSamples',
+            graybox_dot_proto_dot_experiment__service__pb2.ExportSamplesRequest.SerializeToString,
+            graybox_dot_proto_dot_experiment__service__pb2.ExportChunk.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import grpc
 
@@ -139,8 +140,11 @@ class CommandsServicer(Area):
         return found
 
 
+MAX_OTHERS = 1_000
+"""So many hyper-parameters in one change."""
 _PURPOSES = {
     "hyper_parameter_change": "change it or train on",
+    "redo_operation": "redo what was done to it",
     "plot_note_operation": "write a note",
     "load_checkpoint_operation": "go back to a checkpoint",
     "save_checkpoint_operation": "save a checkpoint",
@@ -199,14 +203,25 @@ def _commands(request: _Request) -> list[cmd.Command]:
             return [cmd.SaveCheckpoint(limits.check_text("the checkpoint's name", name, limits.MAX_NAME))]
         case "undo_operation":
             return [cmd.Undo(limits.check_whole("journal_sequence", request.undo_operation.journal_sequence, 0))]
+        case "redo_operation":
+            return [cmd.Redo(limits.check_whole("journal_sequence", request.redo_operation.journal_sequence, 0))]
         case _:
             return []
 
 
 def _hyper_parameter_commands(wanted: pb.HyperParameters) -> list[cmd.Command]:
-    given = {field.name: value for field, value in wanted.ListFields()}
-    running = given.pop("is_training", None)
-    if not given and running is None:
+    given: dict[str, Any] = {field.name: value for field, value in wanted.ListFields() if field.name != "others"}
+    limits.check_count("others", len(wanted.others), MAX_OTHERS)
+    for other in wanted.others:
+        name = limits.check_text("the hyper-parameter's name", other.name, limits.MAX_NAME, empty=False)
+        kind = other.WhichOneof("value")
+        if kind is None or name in given:
+            raise Invalid(f"hyper-parameter {name[:100]!r} {'has no value' if kind is None else 'is given twice'}")
+        given[name] = getattr(other, kind)
+    running, mode = given.pop("is_training", None), given.pop("mode", None)
+    if mode is not None and mode not in cmd.MODES:
+        raise Invalid(f"mode is {' or '.join(cmd.MODES)}, not {mode!r:.100}; TriggerEvaluation evaluates")
+    if not given and running is None and mode is None:
         raise Invalid("no hyper-parameter was given; set at least one field of HyperParameters")
     if "experiment_name" in given:
         limits.check_text("experiment_name", given["experiment_name"], limits.MAX_EXPERIMENT_NAME, empty=False)
@@ -214,6 +229,8 @@ def _hyper_parameter_commands(wanted: pb.HyperParameters) -> list[cmd.Command]:
         raise Invalid("training cannot go on with training_steps_to_do = 0; give it steps, or leave is_training out")
     # The change comes first: it is the one that may be refused, and then training goes on as it was.
     steps: list[cmd.Command] = [cmd.SetHyperParameters(given)] if given else []
+    if mode is not None:
+        steps.append(cmd.SetMode(mode))
     if running is not None:
         steps.append(cmd.Resume() if running else cmd.Pause())
     return steps
@@ -221,10 +238,16 @@ def _hyper_parameter_commands(wanted: pb.HyperParameters) -> list[cmd.Command]:
 
 def _check_resume(backend: Backend, steps: list[cmd.Command]) -> None:
     """All of a request or nothing: what would be refused after a change was applied is refused before."""
-    if len(steps) != 2 or not isinstance(steps[0], cmd.SetHyperParameters) or not isinstance(steps[1], cmd.Resume):
+    if len(steps) < 2 or not isinstance(steps[-1], cmd.Resume):
         return
-    left = backend.need_snapshots("train on").latest().steps_left
-    if left <= 0 and "training_steps_to_do" not in steps[0].changes:
+    now = backend.need_snapshots("train on").latest()
+    mode, left = now.mode, now.steps_left
+    for step in steps:
+        if isinstance(step, cmd.SetMode):
+            mode = step.mode
+        elif isinstance(step, cmd.SetHyperParameters):
+            left = step.changes.get("training_steps_to_do", left)
+    if left <= 0 and mode != cmd.AUDIT:
         raise Refused("nothing was changed: no steps are left to train; set training_steps_to_do as well")
 
 

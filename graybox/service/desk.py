@@ -34,6 +34,13 @@ class Desk:
             limits.PICTURE_READS,
             f"{limits.PICTURE_READS} requests for pictures are answered already; ask again in a moment",
         )
+        self.language_gate = limits.Gate(
+            limits.LANGUAGE_CALLS,
+            f"{limits.LANGUAGE_CALLS} questions are put to the language model already; ask again in a moment",
+        )
+        self.export_gate = limits.Gate(
+            limits.EXPORTS, f"{limits.EXPORTS} exports are being sent already; ask again when one has ended"
+        )
         self.views = Views()
         self.image_pool = ThreadPoolExecutor(limits.IMAGE_THREADS, thread_name_prefix="graybox-image")
         self._lock = threading.Lock()

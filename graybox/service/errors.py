@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -64,6 +64,32 @@ def answers(
             name = getattr(method, "__name__", "request")
             asked: Any = request  # every request of the contract has a run id; the type of messages at large has none
             return _answer_failure(failure, answer, context, name, lambda: self.desk.run_id(asked.run_id))
+
+        return guarded
+
+    return decorate
+
+
+_Stream = Callable[[_Servicer, _Request, grpc.ServicerContext], Iterator[_Answer]]
+
+
+def streams(
+    answer: type[_Answer],
+) -> Callable[[_Stream[_Servicer, _Request, _Answer]], _Stream[_Servicer, _Request, _Answer]]:
+    """As `answers`, for a method that answers piece by piece: what it raises, before or between two pieces, becomes a
+    status."""
+
+    def decorate(method: _Stream[_Servicer, _Request, _Answer]) -> _Stream[_Servicer, _Request, _Answer]:
+        @functools.wraps(method)
+        def guarded(self: _Servicer, request: _Request, context: grpc.ServicerContext) -> Iterator[_Answer]:
+            try:
+                yield from method(self, request, context)
+                return
+            except (GrayboxError, ClientGone) as error:
+                failure: Exception = error
+            except Exception as error:  # the edge of the process: logged, and answered without its inside
+                failure = error
+            _answer_failure(failure, answer, context, getattr(method, "__name__", "request"), lambda: "")
 
         return guarded
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from graybox.errors import GrayboxError, Invalid
@@ -17,6 +17,10 @@ LOGGER_READS = 3
 """GetLatestLoggerData calls at once, as the documented contract says."""
 PICTURE_READS = 8
 """Requests at once that load pictures: the trainer may have to load each of them, and a step may be long."""
+LANGUAGE_CALLS = 2
+"""Questions in natural language at once: each waits for a language model."""
+EXPORTS = 2
+"""Exports at once: each keeps a copy of its columns, and a thread until the client has read it all."""
 IMAGE_THREADS = 8
 
 MAX_RECORDS = 10_000
@@ -71,15 +75,28 @@ class Gate:
     @contextmanager
     def place(self) -> Iterator[None]:
         """Holds a place. Raises TooMany when all are taken."""
+        leave = self.enter()
+        try:
+            yield
+        finally:
+            leave()
+
+    def enter(self) -> Callable[[], None]:
+        """Takes a place and answers what gives it back: once, however often it is called and from whichever thread.
+        Raises TooMany when all are taken."""
         with self._lock:
             if self.taken >= self._places:
                 raise TooMany(self._message)
             self.taken += 1
-        try:
-            yield
-        finally:
+        held = [True]
+
+        def leave() -> None:
             with self._lock:
-                self.taken -= 1
+                if held:
+                    held.clear()
+                    self.taken -= 1
+
+        return leave
 
 
 def check_text(name: str, value: str, longest: int, *, empty: bool = True) -> str:

@@ -71,6 +71,8 @@ def _points(columns: MetricColumns, run_id: str) -> list[pb.LoggerDataPoint]:
         columns.marker.tolist(),
         columns.experiment_hash.tolist(),
         columns.note.tolist(),
+        columns.tags.tolist(),
+        columns.audit.tolist(),
         strict=True,
     )
     return [
@@ -83,11 +85,13 @@ def _points(columns: MetricColumns, run_id: str) -> list[pb.LoggerDataPoint]:
             is_evaluation_marker=marker,
             split_name=clean(split),
             point_note=clean(note),
+            evaluation_tags=[clean(tag) for tag in tags],
+            audit_mode=audit,
             age=age,
             time_ms=time_ms,
             step=step,
             branch=branch,
             run_id=run_id,
         )
-        for metric, split, branch, step, age, time_ms, value, marker, experiment_hash, note in rows
+        for metric, split, branch, step, age, time_ms, value, marker, experiment_hash, note, tags, audit in rows
     ]

@@ -9,7 +9,7 @@ from typing import cast
 
 import grpc
 
-from graybox.commands import MAX_WAIT_SECONDS, Command, Commands, Outcome, Pause, Resume
+from graybox.commands import MAX_WAIT_SECONDS, CancelEvaluation, Command, Commands, Outcome, Pause, Resume
 from graybox.errors import DeadlinePassed
 from graybox.service import limits
 from graybox.service.desk import Desk
@@ -51,8 +51,8 @@ def ask(
     """
     limits.check_text("command_id", command_id, limits.MAX_COMMAND_ID)
     limits.check_text("actor", actor, limits.MAX_ACTOR)
-    # Pause and resume go past the queue, so they must not be turned away because of it.
-    place = nullcontext() if isinstance(command, (Pause, Resume)) else desk.owner_gate.place()
+    # These go past the queue, so they must not be turned away because of it.
+    place = nullcontext() if isinstance(command, (Pause, Resume, CancelEvaluation)) else desk.owner_gate.place()
     with place:
         timeout = seconds_left(context)
         future = commands.submit(command, command_id=command_id, actor=actor or DEFAULT_ACTOR, timeout=timeout)

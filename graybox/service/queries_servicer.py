@@ -1,4 +1,5 @@
-"""Queries over samples: what is found becomes a view, what is asked to be shown is answered."""
+"""Queries over samples: what is found becomes a view, what is asked to be shown is answered. A question in natural
+language becomes a query first, and the edits that it asks for are proposed, never made."""
 
 from __future__ import annotations
 
@@ -9,13 +10,18 @@ import grpc
 import numpy as np
 
 from graybox.commands import Commands, RecordQuery
+from graybox.errors import Invalid
 from graybox.proto import experiment_service_pb2 as pb
 from graybox.service import limits, wire
 from graybox.service.area import Area
 from graybox.service.backend import Backend
 from graybox.service.errors import answers, clean
 from graybox.service.int32 import int32
+from graybox.service.language_model import LanguageModel, LanguageModelFailed
+from graybox.service.language_settings import HOW, language_settings
 from graybox.service.owner import DEFAULT_ACTOR
+from graybox.service.question_answer import Understood
+from graybox.service.questions import MAX_QUESTION, NotUnderstood, ask, example_queries
 from graybox.store.query import Query, answer, check, parse, rows
 from graybox.store.sample_table import SampleTable
 
@@ -31,12 +37,34 @@ class QueriesServicer(Area):
     @answers(pb.DataQueryResponse)
     def ApplyDataQuery(self, request: pb.DataQueryRequest, context: grpc.ServicerContext) -> pb.DataQueryResponse:
         limits.check_text("actor", request.actor, limits.MAX_ACTOR)
+        if request.is_natural_language:
+            return self._question(request, context)
         limits.check_text("query", request.query, limits.MAX_QUERY)
         backend = self.desk.run(request.run_id)
-        table = SampleTable(list(backend.samples.splits.values()), wire.class_names(backend))
+        table = _table(backend)
         query = parse(request.query)
         check(query, table)
         return self._found(request, backend, table, query)
+
+    def _question(self, request: pb.DataQueryRequest, context: grpc.ServicerContext) -> pb.DataQueryResponse:
+        limits.check_text("the question", request.query.strip(), MAX_QUESTION, empty=False)
+        backend = self.desk.run(request.run_id)
+        if request.within_view_id:
+            self.desk.views.get(request.within_view_id, backend.run.run_id)  # before the model is bothered
+        try:
+            settings = language_settings()
+            if settings is None:
+                return _unanswered(request, backend, f"no language model is set up to read questions: {HOW}")
+            with self.desk.language_gate.place():
+                meant = ask(LanguageModel(settings), request.query, lambda: _table(backend), context)
+        except (Invalid, LanguageModelFailed, NotUnderstood) as error:
+            return _unanswered(request, backend, str(error))
+        if meant.query is None:
+            return _unanswered(request, backend, "the language model sees no question about the samples in this")
+        response = self._found(request, backend, _table(backend), meant.query)
+        if meant.edits:
+            _propose(response, request, backend, meant)
+        return response
 
     def _found(
         self, request: pb.DataQueryRequest, backend: Backend, table: SampleTable, query: Query
@@ -84,6 +112,32 @@ class QueriesServicer(Area):
                 self._waiting.release()
                 raise
             noted.add_done_callback(lambda _: self._waiting.release())
+
+
+def _table(backend: Backend) -> SampleTable:
+    return SampleTable(list(backend.samples.splits.values()), wire.class_names(backend))
+
+
+def _unanswered(request: pb.DataQueryRequest, backend: Backend, reason: str) -> pb.DataQueryResponse:
+    """Why there is no query, and what the language could have been asked instead."""
+    nearest = [clean(query) for query in example_queries(request.query, _table(backend))]
+    return pb.DataQueryResponse(
+        success=False, message=clean(reason), run_id=backend.run.run_id, example_queries=nearest
+    )
+
+
+def _propose(response: pb.DataQueryResponse, request: pb.DataQueryRequest, backend: Backend, meant: Understood) -> None:
+    """Adds what EditDataSample would be sent for the samples that were found; nothing of it is done."""
+    response.agent_intent_type = "edit"
+    if backend.commands is None:
+        response.message += f"; not to be edited: {backend.ended('edit samples')}"
+        return
+    if response.number_of_matches:
+        proposals = [
+            edit.proposal(response.number_of_matches, response.view_id, response.run_id, request.actor)
+            for edit in meant.edits
+        ]
+        response.proposed_edits.extend(proposals)
 
 
 def _intent(query: Query) -> str:

@@ -46,13 +46,19 @@ class SamplesServicer(Area):
         samples = backend.samples
         if wanted.origin:
             check_origin(list(samples.splits), wanted.origin)
+        cursor = samples.cursor()  # before anything is read
         if request.view_id:
             selection = self._view(backend, request)
         elif request.sort_by in ("", *SORT_COLUMNS):
             selection = samples.select(wanted, request.sort_by, request.descending)
         else:
             selection = _table(backend).sorted(samples.select(wanted), request.sort_by, request.descending)
-        records = _records(backend, selection, request)
+        if request.cursor:
+            cursor, reset, records = _changed_records(backend, selection, request)
+        else:
+            page = slice(request.start_index, request.start_index + request.records_cnt)
+            shown = Selection(selection.split[page], selection.row[page], selection.splits)
+            reset, records = False, _records(backend, shown, request)
         self._add_pictures(backend, records, request, context)
         statistics = wire.sample_statistics(samples.summary())
         return pb.DataSamplesResponse(
@@ -63,6 +69,8 @@ class SamplesServicer(Area):
             number_of_discarded_samples=statistics.number_of_discarded,
             view_id=request.view_id,
             run_id=backend.run.run_id,
+            cursor=f"{backend.run.run_id}/{cursor}",
+            reset=reset,
         )
 
     def _view(self, backend: Backend, request: pb.GetDataSamplesRequest) -> Selection:
@@ -217,6 +225,9 @@ def _check_page(request: pb.GetDataSamplesRequest) -> SampleFilter:
     limits.check_text("sort_by", request.sort_by, limits.MAX_NAME)
     if request.view_id and request.HasField("filter"):
         raise Invalid("a view is what its query found; filter by another query, within_view_id of this one")
+    limits.check_text("cursor", request.cursor, limits.MAX_NAME)
+    if request.cursor and (request.start_index or request.sort_by or request.descending):
+        raise Invalid("with a cursor samples come as they changed; leave start_index, sort_by and descending out")
     return _filter(request.filter)
 
 
@@ -242,14 +253,25 @@ def _table(backend: Backend) -> SampleTable:
     return SampleTable(list(backend.samples.splits.values()), wire.class_names(backend))
 
 
+def _changed_records(
+    backend: Backend, selection: Selection, request: pb.GetDataSamplesRequest
+) -> tuple[str, bool, list[pb.DataRecord]]:
+    """(a cursor to go on with, whether it begins anew, the records of those that changed since the one before)."""
+    owner, _, position = request.cursor.rpartition("/")
+    known = position if owner == backend.run.run_id else "of another run"
+    changes = backend.samples.changed_since(known, selection, request.records_cnt)
+    records = _records(backend, changes.selection, request)
+    settled = backend.samples.settled(changes)
+    return changes.cursor, changes.reset, [record for record, keep in zip(records, settled, strict=True) if keep]
+
+
 def _records(backend: Backend, selection: Selection, request: pb.GetDataSamplesRequest) -> list[pb.DataRecord]:
-    """The records of one page, in the order of the selection."""
+    """The records of these samples, in their order."""
     names = wire.class_names(backend)
     splits = [backend.samples.splits[name] for name in selection.splits]
-    page = slice(request.start_index, request.start_index + request.records_cnt)
     found = [
         wire.data_record(splits[int(split)], int(row), names)
-        for split, row in zip(selection.split[page], selection.row[page], strict=True)
+        for split, row in zip(selection.split, selection.row, strict=True)
     ]
     if request.with_history:
         for record in found:

@@ -37,6 +37,7 @@ WATCHING = frozenset(
         "GetWeights",
         "GetActivations",
         "GetSamples",
+        "ExportSamples",
     }
 )
 
@@ -126,8 +127,8 @@ _MALFORMED = object()
 
 
 def _guarded(handler: grpc.RpcMethodHandler[Any, Any], method: str, right: Right) -> grpc.RpcMethodHandler[Any, Any]:
-    behavior, deserialize = handler.unary_unary, handler.request_deserializer
-    assert behavior is not None and deserialize is not None, "every method takes one message and answers one"
+    deserialize = handler.request_deserializer
+    assert deserialize is not None, "every method takes a message"
 
     def read(raw: bytes) -> Any:
         try:
@@ -135,14 +136,29 @@ def _guarded(handler: grpc.RpcMethodHandler[Any, Any], method: str, right: Right
         except DecodeError:
             return _MALFORMED  # gRPC would answer INTERNAL, but it is the request that is wrong
 
-    def guarded(request: Any, context: grpc.ServicerContext) -> Any:
+    def check(request: Any, context: grpc.ServicerContext) -> None:
         if request is _MALFORMED:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the bytes sent are no message that {method} takes")
         if right < needed_right(method, request):
             context.abort(
                 grpc.StatusCode.PERMISSION_DENIED, f"this token may watch but not control, which {method} needs here"
             )
-        return behavior(request, context)
+
+    one, several = handler.unary_unary, handler.unary_stream
+    if several is not None:
+
+        def guarded_pieces(request: Any, context: grpc.ServicerContext) -> Any:
+            check(request, context)
+            return several(request, context)
+
+        return grpc.unary_stream_rpc_method_handler(
+            guarded_pieces, request_deserializer=read, response_serializer=handler.response_serializer
+        )
+    assert one is not None, "every method takes one message and answers one or several"
+
+    def guarded(request: Any, context: grpc.ServicerContext) -> Any:
+        check(request, context)
+        return one(request, context)
 
     return grpc.unary_unary_rpc_method_handler(
         guarded, request_deserializer=read, response_serializer=handler.response_serializer

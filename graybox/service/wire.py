@@ -17,6 +17,7 @@ from graybox.service.int32 import int32
 from graybox.snapshot import HyperParameter, Snapshot
 from graybox.store.checkpoints import CheckpointRecord
 from graybox.store.journal import JournalEntry
+from graybox.store.label_words import kind_of_label, label_in_words, more_of, prediction_in_words
 from graybox.store.runs import RunFolder
 from graybox.store.sample_columns import SplitColumns, SplitSummary
 from graybox.store.undo_order import UndoState, undoes
@@ -25,6 +26,7 @@ _UNDO_STATES = {
     UndoState.NEXT: pb.UNDO_NEXT,
     UndoState.LATER: pb.UNDO_LATER,
     UndoState.UNDONE: pb.UNDONE,
+    UndoState.REDO: pb.REDO_NEXT,
     UndoState.GONE: pb.UNDO_GONE,
 }
 
@@ -56,6 +58,7 @@ def status_from_snapshot(snapshot: Snapshot) -> pb.TrainerStatus:
         activity=clean(snapshot.activity),
         kind_of_problem=snapshot.kind_of_problem,
         class_names=[clean(name) for name in snapshot.class_names],
+        mode=snapshot.mode,
     )
 
 
@@ -109,6 +112,7 @@ def hyper_parameter(value: HyperParameter) -> pb.HyperParameterDesc:
         maximum=value.maximum,
         exclusive_minimum=value.exclusive_minimum,
         description=clean(value.description),
+        choices=[clean(choice) for choice in value.choices],
     )
 
 
@@ -161,6 +165,9 @@ def data_record(split: SplitColumns, row: int, names: Sequence[str]) -> pb.DataR
         discarded=discarded,
         label_name=_name_of(label, names),
         prediction_name=_name_of(prediction, names),
+        label_text=clean(label_in_words(split, row, label, names)),
+        prediction_text=clean(prediction_in_words(split, row, prediction, names)),
+        label_kind=kind_of_label(split, label).value,
     )
 
 
@@ -168,8 +175,10 @@ def _more_metadata(split: SplitColumns, row: int) -> dict[str, str]:
     """Scores, signals and copied columns as text; what is not known yet is left out."""
     scores = split.scores.of(row)
     noted = {**split.notes.signals, **split.notes.copies}
-    found: dict[str, Any] = {**scores, **{clean(name): column[row].item() for name, column in noted.items()}}
-    return {name: _short(value) for name, value in found.items() if not math.isnan(value)}
+    found: dict[str, Any] = {**scores, **more_of(split, row)}
+    found |= {clean(name): column[row].item() for name, column in noted.items()}
+    key = {} if split.keys is None else {"key": clean(split.keys.of(row))}
+    return {**{name: _short(value) for name, value in found.items() if not math.isnan(value)}, **key}
 
 
 def _short(value: object) -> str:

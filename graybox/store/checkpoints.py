@@ -1,4 +1,9 @@
-"""Which checkpoints a run has: JSON manifests beside the files that the trainer writes. Free of torch."""
+"""Which checkpoints a run has: JSON manifests beside the files that the trainer writes. Free of torch.
+
+A manifest says which pieces of shared content its checkpoint needs. They are on the disk before it is, and go once no
+manifest names them; so a process that is killed anywhere leaves whole checkpoints, and perhaps content that no manifest
+names, which `collect` removes.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from graybox.errors import GrayboxError, Invalid, NotFound, StorageError
+from graybox.store.chunks import ChunkStore
 from graybox.store.files import make_folder, sha256_of, sync_folder, write_atomically
+from graybox.store.retention import KeepCheckpoints
 
 _log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE = (1, 2)
 AUTOMATIC = "automatic"
-"""The reason of a checkpoint that the retention rule may remove."""
+"""The reason of a checkpoint that the trainer made by itself."""
+SHARED = "shared"
+"""The folder of content that checkpoints share, beside them."""
 _ID = re.compile(r"\d{6,12}")
 _MANIFEST = re.compile(r"(\d{6,12})\.json")
 _ANY_FILE = re.compile(r"(\d{6,12})\.(?:json|pt)")
@@ -34,7 +44,8 @@ class CheckpointRecord:
     """What is known of a checkpoint without loading it.
 
     id: its ordinal, six digits or more. metrics: the latest of each, "val/loss": 0.12. journal_sequence: the last
-    entry it includes. bytes, sha256: of the file; file: its name, `<id>.pt`.
+    entry it includes. bytes: of all it holds; sha256: of the file; file: its name, `<id>.pt`. chunks: the pieces of
+    shared content it needs (format 1 has none: the file holds all). added: bytes that the disk held more because of it.
     """
 
     id: str
@@ -50,6 +61,8 @@ class CheckpointRecord:
     metrics: dict[str, float] = field(default_factory=dict)
     sha256: str = ""
     file: str = ""
+    chunks: tuple[str, ...] = ()
+    added: int = 0
 
     @property
     def ordinal(self) -> int:
@@ -61,7 +74,7 @@ class CheckpointRecord:
         return f"{self.experiment_hash}@@step={self.step}"
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "chunks": list(self.chunks)}
 
 
 class CheckpointCatalogue:
@@ -70,6 +83,7 @@ class CheckpointCatalogue:
     def __init__(self, folder: Path | str) -> None:
         """folder: the run's `checkpoints`, created at the first `add`."""
         self.folder = Path(folder)
+        self.shared = ChunkStore(self.folder / SHARED)
         self._guard = threading.RLock()
         # Of its own: the trainer asks for ids, and must not wait while the background holds the other for a disk.
         self._id_guard = threading.Lock()
@@ -136,10 +150,11 @@ class CheckpointCatalogue:
         return self.folder / f"{checkpoint_id}.pt"
 
     def add(self, record: CheckpointRecord) -> CheckpointRecord:
-        """Write the manifest of a checkpoint whose file is already whole on the disk; the record as it is kept.
+        """Write the manifest of a checkpoint whose file and shared content are already whole on the disk; the record as
+        it is kept.
 
-        bytes, sha256 and file are filled in from the file where the record leaves them empty. Raises Invalid for a bad
-        or known id, StorageError without the file or when the disk refuses.
+        bytes, added, sha256 and file are filled in from the file where the record leaves them empty. Raises Invalid for
+        a bad or known id, StorageError without the file or the content, or when the disk refuses.
         """
         path = self.path(record.id)
         if record.file not in ("", path.name):
@@ -148,7 +163,16 @@ class CheckpointCatalogue:
             size = path.stat().st_size
         except OSError as error:
             raise StorageError(f"checkpoint {record.id} has no file {path}: {error.strerror or error}") from error
-        whole = replace(record, file=path.name, bytes=record.bytes or size, sha256=record.sha256 or sha256_of(path))
+        missing = [name for name in record.chunks if not self.shared.holds(name)]
+        if missing:
+            raise StorageError(f"checkpoint {record.id} needs {missing[0]}, which is not in {self.shared.folder}")
+        whole = replace(
+            record,
+            file=path.name,
+            bytes=record.bytes or size,
+            added=record.added or size,
+            sha256=record.sha256 or sha256_of(path),
+        )
         with self._guard:
             if self._manifest(record.id).exists():
                 raise Invalid(f"there is a checkpoint {record.id} already; take ids from next_id()")
@@ -158,11 +182,14 @@ class CheckpointCatalogue:
         return whole
 
     def verify(self, record: CheckpointRecord) -> bool:
-        """Whether the file is there and has the size and checksum of the manifest."""
-        path = self.folder / record.file
+        """Whether the file and the shared content are there and as they were written. Reads all of it."""
+        return self.verify_file(record) and all(self.shared.is_whole(name) for name in record.chunks)
+
+    def verify_file(self, record: CheckpointRecord) -> bool:
+        """Whether the file has the checksum of the manifest. Whoever reads the shared content checks that."""
         try:
-            return path.stat().st_size == record.bytes and sha256_of(path) == record.sha256
-        except (OSError, StorageError):
+            return sha256_of(self.folder / record.file) == record.sha256
+        except StorageError:
             return False
 
     def newest_whole(self) -> CheckpointRecord | None:
@@ -174,10 +201,11 @@ class CheckpointCatalogue:
         return None
 
     def remove(self, checkpoint_id: str) -> None:
-        """Remove a checkpoint, manifest first. Raises NotFound, StorageError when the disk refuses."""
+        """Remove a checkpoint, manifest first; `collect` removes the content that nobody else shares. Raises NotFound,
+        StorageError when the disk refuses."""
         with self._guard:
             record = self.get(checkpoint_id)
-            self._remember_highest(record)
+            self._remember_highest(record.ordinal)
             try:
                 self._manifest(record.id).unlink()
                 self._known.pop(record.id, None)
@@ -186,18 +214,45 @@ class CheckpointCatalogue:
             except OSError as error:
                 raise StorageError(f"cannot remove checkpoint {record.id}: {error.strerror or error}") from error
 
-    def apply_retention(self, keep_automatic: int = 10, keep: set[str] | None = None) -> builtins.list[str]:
-        """Remove all but the newest keep_automatic (0 or more) of those with reason "automatic" and no name, save those
-        whose id is in keep; the ids that went."""
-        if keep_automatic < 0:
-            raise Invalid(f"the number of automatic checkpoints to keep is 0 or more, not {keep_automatic}")
+    def apply_retention(self, rule: KeepCheckpoints, needed: frozenset[str] = frozenset()) -> builtins.list[str]:
+        """Remove what the rule does not keep, but for the ids that are needed, and the content that only those had; the
+        ids that went."""
         with self._guard:
-            automatic = [record for record in self.list() if record.reason == AUTOMATIC and not record.name]
-            old = automatic[: max(len(automatic) - keep_automatic, 0)]
-            gone = [record.id for record in old if record.id not in (keep or set())]
+            gone = rule.going(self.list(), needed)
             for checkpoint_id in gone:
                 self.remove(checkpoint_id)
+        if gone:
+            self.collect()
         return gone
+
+    def collect(self) -> int:
+        """Remove content that no manifest names, and files without a manifest: of checkpoints that were removed, or
+        that a killed process was writing. How many bytes went. For the one thread that writes checkpoints, when it
+        writes none. While there is a manifest that cannot be read nothing is removed, since it may name anything.
+        """
+        with self._guard:
+            self.list()
+            unread = sorted(checkpoint_id for checkpoint_id, record in self._known.items() if record is None)
+            if unread:
+                _log.warning("nothing is cleared away in %s: %s.json cannot be read", self.folder, unread[0])
+                return 0
+            records = [record for record in self._known.values() if record is not None]
+            freed = 0
+            for name in self._names():
+                match = _ANY_FILE.fullmatch(name)
+                if match is not None and match[1] not in self._known:
+                    freed += self._remove_stray(match[1], self.folder / name)
+            live = {name for record in records for name in record.chunks}
+        return freed + self.shared.collect(live)
+
+    def _remove_stray(self, checkpoint_id: str, path: Path) -> int:
+        self._remember_highest(int(checkpoint_id))
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except OSError as error:
+            raise StorageError(f"cannot remove {path}: {error.strerror or error}") from error
+        return size
 
     def _names(self) -> builtins.list[str]:
         try:
@@ -228,10 +283,10 @@ class CheckpointCatalogue:
             _log.warning("%s cannot be read (%s); ids go on from %d", self.folder / _LAST_NAME, error, highest)
             return highest
 
-    def _remember_highest(self, record: CheckpointRecord) -> None:
+    def _remember_highest(self, ordinal: int) -> None:
         """So that the id of a removed checkpoint, which the journal may name, is never given out again."""
-        if record.ordinal >= self._highest():
-            value = {"format_version": FORMAT_VERSION, "last": record.ordinal}
+        if ordinal >= self._highest():
+            value = {"format_version": FORMAT_VERSION, "last": ordinal}
             write_atomically(self.folder / _LAST_NAME, json.dumps(value).encode())
 
     def _there_are(self) -> str:
@@ -254,11 +309,11 @@ def _decode(path: Path, checkpoint_id: str) -> CheckpointRecord:
         value = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise StorageError(f"{path} cannot be read: {error}") from error
-    if not isinstance(value, Mapping) or value.get("format_version") != FORMAT_VERSION:
-        raise StorageError(f"{path} is no checkpoint manifest of format version {FORMAT_VERSION}")
+    if not isinstance(value, Mapping) or value.get("format_version") not in READABLE:
+        raise StorageError(f"{path} is no checkpoint manifest of format version {READABLE[0]} to {READABLE[-1]}")
     fields = {key: item for key, item in value.items() if key != "format_version"}
     try:
-        record = CheckpointRecord(**fields)
+        record = CheckpointRecord(**{**fields, "chunks": tuple(fields.get("chunks", ()))})
     except TypeError as error:
         raise StorageError(f"{path} is broken: {error}") from None
     if record.id != checkpoint_id or record.file != f"{checkpoint_id}.pt":

@@ -16,11 +16,18 @@ from graybox.errors import StorageError
 _LEFTOVER = re.compile(r"\..+\.(\d+)-[0-9a-f]{8}\.tmp")
 
 
-def write_atomically(path: Path | str, content: bytes | Callable[[BinaryIO], None], mode: int = 0o644) -> None:
+def write_atomically(
+    path: Path | str,
+    content: bytes | memoryview | Callable[[BinaryIO], None],
+    mode: int = 0o644,
+    *,
+    sync_name: bool = True,
+) -> None:
     """Write a whole file: temporary file beside it, fsync, rename over it, fsync of the folder.
 
     content: the bytes, or a function that writes them into the open binary file it is given (which can seek and read).
-    mode: the permissions, exactly; the temporary file has them from the start.
+    mode: the permissions, exactly; the temporary file has them from the start. sync_name: False leaves the fsync of the
+    folder to the caller, who writes many files into it.
 
     Raises StorageError naming the path when the disk refuses; the old file, if any, is then untouched. What `content`
     raises comes through as it is.
@@ -43,7 +50,8 @@ def write_atomically(path: Path | str, content: bytes | Callable[[BinaryIO], Non
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise
-        sync_folder(path.parent)
+        if sync_name:
+            sync_folder(path.parent)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -25,10 +25,12 @@ class Syncable(Protocol):
 
 
 class _Periodic:
-    def __init__(self, seconds: float, function: Callable[[], object]) -> None:
+    def __init__(self, seconds: float, function: Callable[[], object], apart: bool = False) -> None:
         self.seconds = seconds
         self.function = function
+        self.apart = apart
         self.due = time.monotonic() + seconds
+        self.thread: threading.Thread | None = None
 
 
 class Flusher:
@@ -59,10 +61,14 @@ class Flusher:
         with self._wake:
             self._watched = [known for known in self._watched if known is not target]
 
-    def every(self, seconds: float, function: Callable[[], object]) -> None:
-        """Call a function every so many seconds, the first time after that long. A late call is not made up for."""
+    def every(self, seconds: float, function: Callable[[], object], *, apart: bool = False) -> None:
+        """Call a function every so many seconds, the first time after that long. A late call is not made up for.
+
+        apart: in a thread of its own, for what takes long: nothing else waits for it, `drain` and `close` neither. A
+        call that would come while the last one is still at work is left out.
+        """
         with self._wake:
-            self._periodic.append(_Periodic(seconds, function))
+            self._periodic.append(_Periodic(seconds, function, apart))
             self._wake.notify()
 
     def submit(self, function: Callable[[], T]) -> Future[T]:
@@ -141,10 +147,17 @@ class Flusher:
             for entry in due:
                 entry.due = now + entry.seconds
         for entry in due:
-            try:
-                entry.function()
-            except Exception as error:
-                self._note(f"background work {_name(entry.function)} failed", error)
+            if not entry.apart:
+                self._call(entry)
+            elif entry.thread is None or not entry.thread.is_alive():
+                entry.thread = threading.Thread(target=self._call, args=(entry,), name="graybox-apart", daemon=True)
+                entry.thread.start()
+
+    def _call(self, entry: _Periodic) -> None:
+        try:
+            entry.function()
+        except Exception as error:
+            self._note(f"background work {_name(entry.function)} failed", error)
 
     def _sync_all(self) -> None:
         with self._wake:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from graybox.store.aligned import aligned_zeros
+
 RECENT = 8
+"""A power of two."""
 OLDER = 8
 WIDTH = RECENT + OLDER
 _TABLE = 4_096
@@ -31,6 +34,13 @@ _PLACES = _places(np.arange(_TABLE))
 """Most samples are met fewer times than this: looking it up is several times faster."""
 
 
+def new_history(count: int) -> NDArray[np.float32]:
+    """Of samples that were never met: float32 [count, WIDTH], NaN."""
+    made = aligned_zeros(count * WIDTH, np.dtype(np.float32))
+    made.fill(np.nan)
+    return made.reshape(count, WIDTH)
+
+
 def keep_losses(
     history: NDArray[np.float32], rows: NDArray[np.int64], encounters: NDArray[np.int64], losses: NDArray[np.float32]
 ) -> None:
@@ -39,28 +49,30 @@ def keep_losses(
     history: float32 [samples, WIDTH], contiguous, changed in place, NaN where there is nothing yet. rows: int64 [n],
     each once. encounters: int64 [n], how often each was met before. losses: float32 [n].
     """
+    if not len(rows):
+        return
     flat = history.reshape(-1)
     start = rows * WIDTH
-    flat.put(start + encounters % RECENT, losses)
-    often = len(encounters) and int(encounters.max()) >= OLDER
-    if often:
-        _thin(history, rows, encounters)
-    place = _PLACES.take(encounters) if not often or int(encounters.max()) < _TABLE else _places(encounters)
-    kept = place >= 0
-    if not kept.all():
+    flat[start + (encounters & (RECENT - 1))] = losses
+    most = int(encounters.max())
+    place = _PLACES.take(encounters) if most < _TABLE else _places(encounters)
+    if most >= OLDER:
+        # From then on most of them are kept among the last ones only.
+        kept = np.flatnonzero(place >= 0)
         start, place, losses = start[kept], place[kept], losses[kept]
-    flat.put(start + (RECENT + place), losses)
+        doubled = kept[(place == OLDER // 2) & (encounters[kept] >= OLDER)]
+        if len(doubled):
+            _thin(history, rows[doubled])
+    flat[start + (RECENT + place)] = losses
 
 
-def _thin(history: NDArray[np.float32], rows: NDArray[np.int64], encounters: NDArray[np.int64]) -> None:
-    """Every other of the older losses goes, of those that now need twice the stride."""
-    doubled = (encounters >= OLDER) & (encounters & (encounters - 1) == 0)
-    if doubled.any():
-        full = rows[doubled]
-        older = history[full, RECENT:]
-        thinned = np.full_like(older, np.nan)
-        thinned[:, : OLDER // 2] = older[:, ::2]
-        history[full, RECENT:] = thinned
+def _thin(history: NDArray[np.float32], full: NDArray[np.int64]) -> None:
+    """Every other of the older losses goes, of those that now need twice the stride: the next one to be kept comes
+    into the middle."""
+    older = history[full, RECENT:]
+    thinned = np.full_like(older, np.nan)
+    thinned[:, : OLDER // 2] = older[:, ::2]
+    history[full, RECENT:] = thinned
 
 
 def losses_of(kept: NDArray[np.float32], encounters: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

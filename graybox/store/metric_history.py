@@ -1,11 +1,12 @@
 """Points of metrics in memory and their bytes on disk: one row layout for both.
 
 A row has 48 bytes, little-endian: int32 series, int32 experiment hash (both indices of what was defined before),
-int64 step, int64 age, int64 time in milliseconds, float64 value, int64 flags (1: evaluation marker).
+int64 step, int64 age, int64 time in milliseconds, float64 value, int64 flags (1: evaluation marker, 2: audit).
 
 Payloads in metrics.log (record_log.py, kind "METR"), by their first byte:
     P  rows
-    S  JSON {"split", "metric", "branch"}: defines the next series
+    S  JSON {"split", "metric", "branch"} and, where its points are about something else than training went through,
+       {"marker", "tags", "audit"}: defines the next series
     H  UTF-8 text: defines the next experiment hash
     R  int64: rewind to that position
     N  JSON {"series", "age", "note"}: a note on a point, empty to remove it
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -35,19 +37,33 @@ ROW_TYPE = np.dtype(
         ("flags", "<i8"),
     ]
 )
-MARKER = 1
+MARKER, AUDIT = 1, 2
 _POSITION = struct.Struct("<q")
 _FIRST_CAPACITY = 1024
 
 Rows = NDArray[Any]
 
 
+class About(NamedTuple):
+    """What points are about. marker: an evaluation that somebody asked for, of the samples that tags say (none: all of
+    the split). audit: batches that went through without training."""
+
+    marker: bool = False
+    tags: tuple[str, ...] = ()
+    audit: bool = False
+
+
+PLAIN = About()
+
+
 class Series(NamedTuple):
-    """What a point belongs to."""
+    """What a point belongs to. Curves of training and points of evaluations do not share a series, so that neither
+    hides the other where few points are asked for."""
 
     split: str
     metric: str
     branch: int
+    about: About = PLAIN
 
 
 @dataclass(frozen=True)
@@ -139,7 +155,8 @@ class MetricState:
             self.add(body, codes)
         elif kind == b"S":
             value = json.loads(body)
-            self.series.append(Series(value["split"], value["metric"], value["branch"]))
+            about = About(value.get("marker", False), tuple(value.get("tags", ())), value.get("audit", False))
+            self.series.append(Series(value["split"], value["metric"], value["branch"], about))
         elif kind == b"H":
             self.hashes.append(body.decode())
         elif kind == b"R":
@@ -172,7 +189,10 @@ class MetricState:
 
 def series_payload(series: Series) -> bytes:
     """Defines the next series."""
-    return b"S" + json.dumps(series._asdict()).encode()
+    named: dict[str, Any] = {"split": series.split, "metric": series.metric, "branch": series.branch}
+    if series.about != PLAIN:
+        named |= series.about._asdict()
+    return b"S" + json.dumps(named).encode()
 
 
 def hash_payload(text: str) -> bytes:
@@ -192,7 +212,7 @@ def note_payload(series: int, age: int, note: str) -> bytes:
 
 @dataclass(frozen=True)
 class MetricPoint:
-    """One point. value: as it was logged, NaN and infinities among it; marker: one whole evaluation pass."""
+    """One point. value: as it was logged, NaN and infinities among it; marker, tags, audit: see About."""
 
     split: str
     metric: str
@@ -204,11 +224,13 @@ class MetricPoint:
     marker: bool = False
     experiment_hash: str = ""
     note: str = ""
+    tags: tuple[str, ...] = ()
+    audit: bool = False
 
 
 @dataclass(frozen=True)
 class MetricColumns:
-    """Points as columns, all of shape [n]; text in arrays of dtype object."""
+    """Points as columns, all of shape [n]; text, and tags as tuples of it, in arrays of dtype object."""
 
     split: NDArray[np.object_]
     metric: NDArray[np.object_]
@@ -220,6 +242,8 @@ class MetricColumns:
     marker: NDArray[np.bool_]
     experiment_hash: NDArray[np.object_]
     note: NDArray[np.object_]
+    tags: NDArray[np.object_]
+    audit: NDArray[np.bool_]
 
     def __len__(self) -> int:
         return len(self.value)
@@ -229,7 +253,7 @@ class MetricColumns:
         return MetricPoint(
             self.split[index], self.metric[index], int(self.branch[index]), int(self.step[index]),
             int(self.age[index]), int(self.time_ms[index]), float(self.value[index]), bool(self.marker[index]),
-            self.experiment_hash[index], self.note[index],
+            self.experiment_hash[index], self.note[index], self.tags[index], bool(self.audit[index]),
         )  # fmt: skip
 
 
@@ -237,7 +261,7 @@ def columns_of(state: MetricState, history: History, chosen: NDArray[np.int64]) 
     """The rows of these indices, as columns of copies."""
     rows = history.rows[chosen]
     codes = rows["series"]
-    names = _text([series.split for series in state.series]), _text([series.metric for series in state.series])
+    names = _objects([series.split for series in state.series]), _objects([series.metric for series in state.series])
     branches = np.array([series.branch for series in state.series], dtype=np.int64)
     ages = rows["age"].astype(np.int64)
     note = np.full(len(rows), "", dtype=object)
@@ -252,12 +276,15 @@ def columns_of(state: MetricState, history: History, chosen: NDArray[np.int64]) 
         time_ms=rows["time_ms"].astype(np.int64),
         value=rows["value"].astype(np.float64),
         marker=(rows["flags"] & MARKER).astype(bool),
-        experiment_hash=_text(state.hashes)[rows["hash"]],
+        experiment_hash=_objects(state.hashes)[rows["hash"]],
         note=note,
+        tags=_objects([series.about.tags for series in state.series])[codes],
+        audit=(rows["flags"] & AUDIT).astype(bool),
     )
 
 
-def _text(values: list[str]) -> NDArray[np.object_]:
+def _objects(values: Sequence[object]) -> NDArray[np.object_]:
     result = np.empty(len(values), dtype=object)
-    result[:] = values
+    for place, value in enumerate(values):  # a tuple assigned to a slice would be taken apart
+        result[place] = value
     return result

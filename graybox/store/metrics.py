@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 from graybox.errors import Invalid, NotFound, Refused
 from graybox.store.metric_history import (
+    AUDIT,
     MARKER,
+    PLAIN,
     ROW,
     ROW_TYPE,
+    About,
     History,
     MetricColumns,
     MetricPoint,
@@ -69,14 +72,14 @@ class MetricStore:
         self._guard = threading.Lock()
         self._offset = 0
         self._identity: tuple[int, int] | None = None
-        self._codes: dict[int, dict[tuple[str, str], int]] = {}
+        self._codes: dict[tuple[int, About], dict[tuple[str, str], int]] = {}
         self._hash_codes: dict[str, int] = {}
         if read_only:
             self._follow()
             return
         self._writer = RecordLog(self.path, kind=KIND, version=VERSION, replay=self._state.apply)
         for code, series in enumerate(self._state.series):
-            self._codes.setdefault(series.branch, {})[series.split, series.metric] = code
+            self._codes.setdefault((series.branch, series.about), {})[series.split, series.metric] = code
         self._hash_codes = {text: code for code, text in enumerate(self._state.hashes)}
         if self._writer.repaired:
             # Points that a reader may already hold are gone: a new generation makes it read anew.
@@ -92,29 +95,29 @@ class MetricStore:
         age: int,
         time_ms: int,
         values: Mapping[tuple[str, str], float],
-        marker: bool = False,
+        about: About = PLAIN,
         experiment_hash: str = "",
     ) -> None:
         """Add one point per (split, metric), by one write; durable after `sync`. split "" is the whole run.
 
-        marker: the values are those of a whole evaluation pass. NaN and infinities are kept as they are.
+        NaN and infinities are kept as they are.
         Raises StorageError when the disk refuses; no point is added then.
         """
         self._writable()
-        codes = self._codes.get(branch)
+        codes = self._codes.get((branch, about))
         if codes is None:
-            codes = self._codes.setdefault(branch, {})
+            codes = self._codes.setdefault((branch, about), {})
         experiment = self._hash_codes.get(experiment_hash)
         if experiment is None:
             experiment = self._define_hash(experiment_hash)
-        flags = MARKER if marker else 0
+        flags = MARKER * about.marker | AUDIT * about.audit
         pack = ROW.pack
         chosen: list[int] = []
         rows = b""
         for name, value in values.items():
             code = codes.get(name)
             if code is None:
-                code = self._define_series(name, branch)
+                code = self._define_series(name, branch, about)
             chosen.append(code)
             rows += pack(code, experiment, step, age, time_ms, value, flags)
         if chosen:
@@ -146,16 +149,23 @@ class MetricStore:
     def set_note(self, split: str, metric: str, branch: int, age: int, note: str) -> None:
         """Put a note on the points of a series at an age; an empty one removes it. Raises NotFound without a point."""
         self._writable()
-        code = self._codes.get(branch, {}).get((split, metric))
-        history = self._state.history
-        if code is None:
+        state, history = self._state, self._state.history
+        codes = [
+            code
+            for code, each in enumerate(state.series)
+            if (each.split, each.metric, each.branch) == (split, metric, branch)
+        ]
+        if not codes:
             raise NotFound(f"there is no metric {_title(split, metric)} in branch {branch}")
         rows = history.rows[: history.count]
-        ages = rows["age"][rows["series"] == code]
-        if age not in ages:
+        rows = rows[np.isin(rows["series"], codes)]
+        ages = rows["age"]
+        found = np.unique(rows["series"][ages == age]).tolist()
+        if not found:
             nearest = f"; the nearest is at {ages[np.argmin(np.abs(ages - age))]}" if len(ages) else ""
             raise NotFound(f"{_title(split, metric)} has no point at age {age} in branch {branch}{nearest}")
-        self._log_and_apply(note_payload(code, age, note))
+        for code in found:
+            self._log_and_apply(note_payload(code, age, note))
 
     def sync(self) -> None:
         """Wait until what was appended before this call is on the disk."""
@@ -170,7 +180,8 @@ class MetricStore:
     # Reading, by any thread
 
     def latest(self) -> dict[tuple[str, str], MetricPoint]:
-        """The point of each (split, metric) that was appended last, whatever its branch."""
+        """The point of each (split, metric) that was appended last, whatever its branch; those of an audit, and of an
+        evaluation of some samples only, do not count."""
         if self.read_only:
             self._follow()
         state = self._state
@@ -178,7 +189,8 @@ class MetricStore:
         rows: dict[tuple[str, str], int] = {}
         for code, row in sorted(history.last.copy().items(), key=lambda item: item[1]):
             series = state.series[code]
-            rows[series.split, series.metric] = row
+            if not series.about.audit and not series.about.tags:
+                rows[series.split, series.metric] = row
         columns = columns_of(state, history, np.array(list(rows.values()), dtype=np.int64))
         return {name: columns.point(index) for index, name in enumerate(rows)}
 
@@ -228,11 +240,11 @@ class MetricStore:
         self._writer.append(payload)
         self._state.apply(payload)
 
-    def _define_series(self, name: tuple[str, str], branch: int) -> int:
-        series = Series(str(name[0]), str(name[1]), int(branch))
+    def _define_series(self, name: tuple[str, str], branch: int, about: About) -> int:
+        series = Series(str(name[0]), str(name[1]), int(branch), about)
         self._log_and_apply(series_payload(series))
         code = len(self._state.series) - 1
-        self._codes[branch][name] = code
+        self._codes[branch, about][name] = code
         return code
 
     def _define_hash(self, text: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from graybox.errors import Invalid, NotFound
 from graybox.store.loss_history import WIDTH, losses_of
+from graybox.store.sample_keys import SampleKeys
 from graybox.store.sample_notes import SampleNotes
 from graybox.store.sample_scores import DEVIATIONS, MEANS, RUNNING, Scores
+from graybox.store.targets import Answers, SampleTargets, note_right
 
 Rows = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -36,6 +38,10 @@ STATE_COLUMNS: dict[str, tuple[np.dtype[Any], Any]] = {
 """Columns that training changes, with their types and what they hold before a sample was seen. All are of shape
 [samples], but for history, [samples, loss_history.WIDTH]."""
 
+BYTES_A_SAMPLE = 8 + sum(
+    kind.itemsize * (WIDTH if name == "history" else 1) for name, (kind, _) in STATE_COLUMNS.items()
+)
+"""Of STATE_COLUMNS and the label."""
 MAX_COUNT = 1 << 40
 _NAME = re.compile(r"[^/\\\x00-\x1f\x7f]{1,100}")
 
@@ -66,7 +72,9 @@ class SplitColumns:
 
     label: int64, -1 none. prediction: int64, -1 none yet. loss: float32, NaN not seen yet. encounters: int64.
     last_age: int64, the age when it was seen last, -1 never. discarded: bool. scores: see sample_scores.py. notes:
-    tags, corrected labels, logged signals, see sample_notes.py. Only the store changes them.
+    tags, corrected labels, logged signals, see sample_notes.py. targets: labels that are no classes, and what was
+    predicted of them, see targets.py. keys: the samples' own names, or None. changed: int64, the
+    store's version that each changed in last (sample_changes.py), in memory only. Only the store changes them.
     """
 
     def __init__(self, name: str, count: int, fingerprint: str = "", labels: ArrayLike | None = None) -> None:
@@ -78,15 +86,34 @@ class SplitColumns:
         self.count = count
         self.fingerprint = fingerprint
         self.label: NDArray[np.int64] = np.full(count, -1, dtype=np.int64)
-        self.prediction: NDArray[np.int64] = np.full(count, -1, dtype=np.int64)
-        self.loss: Floats = np.full(count, np.nan, dtype=np.float32)
-        self.encounters: NDArray[np.int64] = np.zeros(count, dtype=np.int64)
-        self.last_age: NDArray[np.int64] = np.full(count, -1, dtype=np.int64)
         self.discarded: NDArray[np.bool_] = np.zeros(count, dtype=bool)
         self.scores = Scores(count)
         self.notes = SampleNotes(count)
+        self.targets = SampleTargets(count)
+        self.keys: SampleKeys | None = None
+        self.changed: Rows = np.zeros(count, dtype=np.int64)
         if labels is not None:
             self.label[:] = self.checked_labels(labels)
+
+    @property
+    def prediction(self) -> NDArray[np.int64]:
+        """That of the last encounter."""
+        return self.scores.prediction
+
+    @property
+    def loss(self) -> Floats:
+        """That of the last encounter."""
+        return self.scores.loss
+
+    @property
+    def encounters(self) -> NDArray[np.int64]:
+        """How often each was met."""
+        return self.scores.encounters
+
+    @property
+    def last_age(self) -> NDArray[np.int64]:
+        """When each was met last."""
+        return self.scores.last_age
 
     def checked_labels(self, labels: ArrayLike) -> NDArray[np.int64]:
         """Labels as int64. Raises Invalid unless they are integers of shape [count]."""
@@ -142,16 +169,25 @@ class SplitColumns:
     def _record(
         self, rows: Rows, losses: Floats, predictions: NDArray[np.int64] | None, age: int, ratings: Ratings | None
     ) -> None:
-        self.loss[rows] = losses
         right = None
         if predictions is not None:
-            self.prediction[rows] = predictions
-            right = (predictions == self.truth(rows)) & (predictions >= 0)
-        self.last_age[rows] = age
-        encounters = self.encounters[rows]
+            right = predictions == self.truth(rows)
+            right &= predictions >= 0
         confidence, margin = (None, None) if ratings is None else (ratings.confidence, ratings.margin)
-        self.scores.record(rows, encounters, losses, right, confidence, margin, age)
-        self.encounters[rows] = encounters + 1
+        self.scores.record(rows, losses, predictions, right, confidence, margin, age)
+
+    def record_answers(self, rows: Rows, answers: Answers, age: int) -> None:
+        """Note what was predicted of one batch beside classes; the arguments were checked. The last of a row that comes
+        twice counts."""
+        self.targets.answer(rows, answers)
+        note_right(self.scores, rows, self.targets.right(rows), age)
+
+    def rightness(self) -> NDArray[np.int8]:
+        """int8 [count]: whether the last prediction was the label (of several classes: exactly these), 1 or 0; -1 where
+        either is not known."""
+        truth = self.truth()
+        known = (truth >= 0) & (self.prediction >= 0)
+        return np.where(known, (truth == self.prediction).astype(np.int8), self.targets.right())
 
     def discard(self, rows: Rows, value: bool) -> Rows:
         """Set the flag; the rows that changed, ascending."""
@@ -171,29 +207,50 @@ class SplitColumns:
         found: NDArray[Any] = getattr(self.scores if hasattr(self.scores, name) else self, name)
         return found
 
+    def part(self, name: str, at: slice) -> NDArray[Any]:
+        """Some rows of one of STATE_COLUMNS, to be read only."""
+        return self.scores.read(name, at) if name in RUNNING else self.column(name)[at]
+
+    def set_part(self, name: str, at: slice, values: ArrayLike) -> None:
+        """Overwrite some rows of one of STATE_COLUMNS in place."""
+        if name in RUNNING:
+            self.scores.load(name, values, at)
+        else:
+            self.column(name)[at] = values
+
     def state(self) -> dict[str, NDArray[Any]]:
         """Copies of the columns that training changes, and of what people noted."""
-        return {**{name: np.array(self.column(name)) for name in STATE_COLUMNS}, **self.notes.state()}
+        return self.copied(np.array)()
+
+    def copied(self, copy: Callable[[NDArray[Any]], NDArray[Any]]) -> Callable[[], dict[str, NDArray[Any]]]:
+        """What answers the state as it is now, later: the memory is copied by `copy`, as it lies there, and columns are
+        taken out of it when they are asked for."""
+        scores, discarded = self.scores.copied(copy), copy(self.discarded)
+        beside = {name: copy(column) for name, column in self.notes.columns().items()} | self.targets.state(copy)
+
+        def column(name: str) -> NDArray[Any]:
+            if name == "discarded":
+                return discarded
+            found: NDArray[Any] = scores.read(name) if name in RUNNING else getattr(scores, name)
+            return found
+
+        return lambda: {**{name: column(name) for name in STATE_COLUMNS}, **beside}
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Overwrite in place the columns that training changes; those that are left out become as never seen."""
         for name, (_, unseen) in STATE_COLUMNS.items():
-            if name in RUNNING:
-                self.scores.load(name, state.get(name, unseen))
-            else:
-                self.column(name)[:] = state.get(name, unseen)
+            self.set_part(name, slice(None), state.get(name, unseen))
         self.notes.set_state({name: value for name, value in state.items() if name not in STATE_COLUMNS})
+        self.targets.set_state(state)
 
     def summary(self) -> SplitSummary:
         loss = self.loss[np.isfinite(self.loss)]
-        truth = self.truth()
-        wrong = (self.prediction != truth) & (self.prediction >= 0) & (truth >= 0)
         return SplitSummary(
             samples=self.count,
             discarded=int(np.count_nonzero(self.discarded)),
             seen=int(np.count_nonzero(self.encounters)),
             mean_loss=float(loss.mean(dtype=np.float64)) if len(loss) else 0.0,
-            wrong=int(np.count_nonzero(wrong)),
+            wrong=int(np.count_nonzero(self.rightness() == 0)),
         )
 
 
@@ -206,7 +263,7 @@ def _each_row_once(rows: Rows) -> Iterator[NDArray[np.int64] | None]:
     """Indices into rows, such that within each part every row stands once and repetitions are in order; None where all
     of them do."""
     ordered = np.sort(rows)
-    if not (ordered[1:] == ordered[:-1]).any():
+    if not np.count_nonzero(ordered[1:] == ordered[:-1]):
         yield None
         return
     order = np.argsort(rows, kind="stable")

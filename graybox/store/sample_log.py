@@ -12,6 +12,7 @@ Payloads (record_log.py, kind "SAMP"), little-endian, by their first byte; a spl
        s     int64 rows [n], float32 values [n]: the signal of this name
        k     a .npy file: a column of this name
        d     nothing: the column of this name is dropped
+    T  labels that are no classes, and predictions of such: see target_log.py
     A  uint32 length of JSON {"split", "name", "count", "fingerprint", "anew"}, the JSON, int64 labels [count]: a split
        begins with samples never seen (anew true), or gets other labels
 """
@@ -29,6 +30,7 @@ from numpy.typing import NDArray
 
 from graybox.errors import StorageError
 from graybox.store.sample_columns import Ratings, Rows, SplitColumns
+from graybox.store.target_log import apply_targets
 
 KIND = b"SAMP"
 VERSION = 2
@@ -50,12 +52,12 @@ def batch_payload(
 ) -> bytes:
     """One batch: all arrays contiguous, of shape [n]."""
     follows = (predictions is not None) * _PREDICTIONS + (ratings is not None) * _RATINGS
-    parts = [_BATCH.pack(b"B", follows, split, age), rows.tobytes(), losses.tobytes()]
+    parts: list[Any] = [_BATCH.pack(b"B", follows, split, age), rows, losses]
     if predictions is not None:
-        parts.append(predictions.tobytes())
+        parts.append(predictions)
     if ratings is not None:
-        parts += [ratings.confidence.tobytes(), ratings.margin.tobytes()]
-    return b"".join(parts)
+        parts += [ratings.confidence, ratings.margin]
+    return b"".join(parts)  # straight from the arrays' memory, once
 
 
 def discard_payload(split: int, rows: Rows, value: bool) -> bytes:
@@ -102,8 +104,8 @@ def _note(kind: bytes, split: int, name: str) -> bytes:
     return _NOTE.pack(b"N", kind, split, len(text)) + text
 
 
-def split_payload(split: int, columns: SplitColumns, *, anew: bool) -> bytes:
-    """A split as it is now; anew: its samples begin as never seen."""
+def split_payload(split: int, columns: SplitColumns, *, anew: bool, labels: NDArray[np.int64] | None = None) -> bytes:
+    """A split as it is now, or with other labels [count]; anew: its samples begin as never seen."""
     value = {
         "split": split,
         "name": columns.name,
@@ -112,7 +114,7 @@ def split_payload(split: int, columns: SplitColumns, *, anew: bool) -> bytes:
         "anew": anew,
     }
     text = json.dumps(value).encode()
-    return _SPLIT.pack(b"A", len(text)) + text + columns.label.tobytes()
+    return _SPLIT.pack(b"A", len(text)) + text + (columns.label if labels is None else labels).tobytes()
 
 
 def apply_payload(payload: bytes, splits: list[SplitColumns]) -> None:
@@ -129,6 +131,8 @@ def apply_payload(payload: bytes, splits: list[SplitColumns]) -> None:
             _apply_note(payload, splits)
         elif kind == b"A":
             _apply_split(payload, splits)
+        elif kind == b"T":
+            apply_targets(payload, splits)
         else:
             raise ValueError(f"its kind is {kind!r}")
     except (ValueError, KeyError, IndexError, TypeError, struct.error) as error:

@@ -63,6 +63,10 @@ class SampleLogFiles:
             if number < first:
                 self.path(number).unlink(missing_ok=True)
 
+    def bytes_of_logs(self) -> int:
+        """What all of them hold together."""
+        return sum(size for name, _, size in self.signature() if name != SNAPSHOT_NAME)
+
     def signature(self) -> tuple[tuple[str, int, int], ...]:
         """Differs once any of the files was written to: (name, inode, size) of each."""
         found: list[tuple[str, int, int]] = []

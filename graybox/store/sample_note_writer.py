@@ -21,10 +21,11 @@ from graybox.store.sample_log import (
 )
 from graybox.store.sample_notes import checked_note_name
 from graybox.store.sample_scores import DEVIATIONS
+from graybox.store.target_columns import DESCRIPTIONS as TARGET_NAMES
 
 TAKEN_NAMES = frozenset(
     (*STATE_COLUMNS, "label", "id", "sample_id", "origin", "split", "tag", "tags", *DEVIATIONS,
-     "correct", "wrong", "original_label", "corrected", "weight")
+     "correct", "wrong", "original_label", "corrected", "weight", *TARGET_NAMES)
 )  # fmt: skip
 """Names that no column of a person's may have."""
 
@@ -58,8 +59,9 @@ class NoteWriter:
             changed: Rows = np.unique(found[old != value])
             if len(changed):
                 if present is None:
-                    columns.notes.check_room_for_tag()
+                    columns.notes.check_room_for_tag(tag)
                 self._writer.append(tag_payload(code, tag, changed, value))
+                columns.changed[changed] = self._version + 1
                 columns.notes.tag(tag, changed, value)
                 self._version += 1
         return changed
@@ -81,6 +83,7 @@ class NoteWriter:
             changed, before = found[differ], old[differ]
             if len(changed):
                 self._writer.append(labels_payload(code, changed, wanted[differ]))
+                columns.changed[changed] = self._version + 1
                 columns.notes.correct(changed, wanted[differ])
                 self._version += 1
                 self.discard_version += 1
@@ -103,6 +106,7 @@ class NoteWriter:
             changed, before = found[differ], old[differ]
             if len(changed):
                 self._writer.append(weights_payload(code, changed, wanted[differ]))
+                columns.changed[changed] = self._version + 1
                 columns.notes.weigh(changed, wanted[differ])
                 self._version += 1
                 self.discard_version += 1
@@ -120,6 +124,7 @@ class NoteWriter:
             if name not in columns.notes.signals:
                 columns.notes.check_room_for_column()
             self._writer.append(signal_payload(code, name, found, numbers))
+            columns.changed[_other(columns.notes.signals.get(name), found, numbers)] = self._version + 1
             columns.notes.log(name, found, numbers)
             self._version += 1
 
@@ -135,6 +140,7 @@ class NoteWriter:
         with self._guard:
             columns.notes.check_room_for_column()
             self._writer.append(column_payload(code, name, values))
+            columns.changed[_known(values)] = self._version + 1
             columns.notes.copy(name, values.copy())
             self._version += 1
 
@@ -144,6 +150,7 @@ class NoteWriter:
         with self._guard:
             columns.notes.check_droppable(name)
             self._writer.append(column_payload(code, name, None))
+            columns.changed[_known(columns.notes.held(name))] = self._version + 1
             found = columns.notes.drop(name)
             self._version += 1
         return found
@@ -166,3 +173,17 @@ def check_column_name(columns: SplitColumns, name: str, known: Collection[str] =
     notes = columns.notes
     if name not in known and (name in TAKEN_NAMES or name in notes.signals or name in notes.copies):
         raise Invalid(f"split {columns.name!r} has a column {name!r} already; choose another name")
+
+
+def _known(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which of a column's values are there."""
+    return np.asarray(values == values)
+
+
+def _other(column: NDArray[np.float32] | None, rows: Rows, values: NDArray[np.float32]) -> Rows:
+    """The rows whose value becomes another one. column: what is there, None where nothing is."""
+    if column is None:
+        return rows[_known(values)]
+    present = column[rows]
+    found: Rows = rows[(present != values) & (_known(present) | _known(values))]
+    return found

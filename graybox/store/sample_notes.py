@@ -15,6 +15,10 @@ Rows = NDArray[np.int64]
 
 MAX_NOTES = 256
 """So many tags, and so many other columns, at most: each takes memory for every sample."""
+FAILED, BAD_LOSS = "failed", "bad_loss"
+RESERVED_TAGS = (FAILED, BAD_LOSS)
+"""Tags that training itself gives: to samples that cannot be loaded or used, and to those whose loss is no finite
+number. People only take them away."""
 _NAME = re.compile(r"[^/\\:\x00-\x1f\x7f]{1,100}")
 TAG, SIGNAL, COPY, CORRECTED, WEIGHT = "tag:", "signal:", "copy:", "corrected", "weight"
 """What the keys of `SampleNotes.state` begin with, or are."""
@@ -43,7 +47,7 @@ class SampleNotes:
         if column is None:
             if not value or not len(rows):
                 return rows[:0]
-            self.check_room_for_tag()
+            self.check_room_for_tag(name)
             column = np.zeros(self.count, dtype=bool)
         changed = np.unique(rows[column[rows] != value])
         # Another array, as readers look at the present ones without a lock, and dictionaries likewise.
@@ -90,16 +94,19 @@ class SampleNotes:
         self.check_room_for_column()
         self.copies = {**self.copies, name: values}
 
+    def held(self, name: str) -> NDArray[Any]:
+        """A copied column or a signal, to be read only. Raises NotFound."""
+        self.check_droppable(name)
+        return self.copies[name] if name in self.copies else self.signals[name]
+
     def drop(self, name: str) -> NDArray[Any]:
         """Forget a copied column or a signal; what it held. Raises NotFound."""
-        self.check_droppable(name)
+        found = self.held(name)
         if name in self.copies:
-            copied = self.copies[name]
             self.copies = {key: value for key, value in self.copies.items() if key != name}
-            return copied
-        logged = self.signals[name]
-        self.signals = {key: value for key, value in self.signals.items() if key != name}
-        return logged
+        else:
+            self.signals = {key: value for key, value in self.signals.items() if key != name}
+        return found
 
     def check_droppable(self, name: str) -> None:
         """Raises NotFound unless a column of this name was copied or logged."""
@@ -109,13 +116,17 @@ class SampleNotes:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Copies of all, by "tag:NAME", "signal:NAME", "copy:NAME", "corrected" and "weight"."""
-        found: dict[str, NDArray[Any]] = {TAG + name: column.copy() for name, column in self.tags.items()}
-        found |= {SIGNAL + name: column.copy() for name, column in self.signals.items()}
-        found |= {COPY + name: column.copy() for name, column in self.copies.items()}
+        return {key: column.copy() for key, column in self.columns().items()}
+
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """What `state` copies, to be read only."""
+        found: dict[str, NDArray[Any]] = {TAG + name: column for name, column in self.tags.items()}
+        found |= {SIGNAL + name: column for name, column in self.signals.items()}
+        found |= {COPY + name: column for name, column in self.copies.items()}
         if self.corrected is not None:
-            found[CORRECTED] = self.corrected.copy()
+            found[CORRECTED] = self.corrected
         if self.weight is not None:
-            found[WEIGHT] = self.weight.copy()
+            found[WEIGHT] = self.weight
         return found
 
     def set_state(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -128,9 +139,9 @@ class SampleNotes:
         self.corrected = np.array(state[CORRECTED], dtype=np.int64) if CORRECTED in state else None
         self.weight = np.array(state[WEIGHT], dtype=np.float32) if WEIGHT in state else None
 
-    def check_room_for_tag(self) -> None:
-        """Raises Refused where there are as many tags as there may be."""
-        if len(self.tags) >= MAX_NOTES:
+    def check_room_for_tag(self, name: str) -> None:
+        """Raises Refused where there are as many tags as there may be; for RESERVED_TAGS there is always room."""
+        if len(self.tags) >= MAX_NOTES and name not in RESERVED_TAGS:
             raise Refused(f"there are {MAX_NOTES} tags already; remove one before another one is made")
 
     def check_room_for_column(self) -> None:

@@ -86,9 +86,7 @@ def _matching(columns: SplitColumns, criteria: SampleFilter) -> NDArray[np.int64
     if criteria.discarded is not None:
         mask &= columns.discarded == criteria.discarded
     if criteria.wrong is not None:
-        truth = columns.truth()
-        known = (columns.prediction >= 0) & (truth >= 0)
-        mask &= known & ((columns.prediction != truth) == criteria.wrong)
+        mask &= columns.rightness() == (0 if criteria.wrong else 1)
     if criteria.min_loss is not None:
         mask &= columns.loss >= _bound(criteria.min_loss)
     if criteria.max_loss is not None:

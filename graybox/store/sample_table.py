@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from graybox.errors import NotFound
+from graybox.errors import Invalid, NotFound
+from graybox.store import target_columns
 from graybox.store.query import Column, ColumnTable, Kind, Query, rows
 from graybox.store.query.tree import Name, SortKey
 from graybox.store.sample_columns import STATE_COLUMNS, SplitColumns
@@ -53,6 +54,7 @@ class SampleTable(ColumnTable):
         self.class_names = tuple(class_names)
         self.starts = np.concatenate([[0], np.cumsum([columns.count for columns in splits])]).astype(np.int64)
         names = list(COLUMNS)
+        names += target_columns.names_of(splits)
         for columns in splits:
             names += [name for name in (*columns.notes.signals, *columns.notes.copies) if name not in names]
         tags = dict.fromkeys(tag for columns in splits for tag in columns.notes.tags)
@@ -62,6 +64,20 @@ class SampleTable(ColumnTable):
             aliases={"sample_id": "id", "origin": "split"},
             length=int(self.starts[-1]),
         )
+
+    def column(self, name: str) -> Column:
+        if name not in self.names() and (name == target_columns.KEY or target_columns.has_class(name)):
+            return target_columns.column_of(name, self.splits, self.class_names)  # of which there are too many to list
+        return super().column(name)
+
+    def kind(self, name: str) -> Kind:
+        """What a column of `names` holds, told without putting it together."""
+        own = None if self._noted(name) else target_columns.kind_of(name)
+        return own or kind_of(name, self.splits)
+
+    def fresh(self, name: str) -> Column:
+        """A column of this very moment, which is not kept; for who needs each once. Raises NotFound."""
+        return self._column(name) if name in self.names() else self.column(name)
 
     def selection(self, numbers: NDArray[np.int64]) -> Selection:
         """Rows of the table as rows of splits, in the same order."""
@@ -83,6 +99,8 @@ class SampleTable(ColumnTable):
         return lambda: self._column(name)
 
     def _column(self, name: str) -> Column:
+        if target_columns.kind_of(name) is not None and not self._noted(name):
+            return target_columns.column_of(name, self.splits, self.class_names)
         kind = kind_of(name, self.splits)
         description = _DESCRIPTIONS.get(name, "")
         if name == "split":
@@ -103,9 +121,17 @@ class SampleTable(ColumnTable):
         names = self.class_names if kind is Kind.CLASS else ()
         return Column(name, kind, values, description, names=names, null=null)
 
+    def _noted(self, name: str) -> bool:
+        return any(name in columns.notes.signals or name in columns.notes.copies for columns in self.splits)
+
     def _tag(self, tag: str) -> NDArray[np.bool_]:
         found = [columns.notes.tags.get(tag, np.zeros(columns.count, dtype=bool)) for columns in self.splits]
         return _together(found)
+
+
+def description_of(name: str) -> str:
+    """What a column is, for people; empty for one that somebody logged or copied."""
+    return _DESCRIPTIONS.get(name) or target_columns.DESCRIPTIONS.get(name, "")
 
 
 def kind_of(name: str, splits: Sequence[SplitColumns]) -> Kind:
@@ -137,12 +163,12 @@ def values_of(columns: SplitColumns, name: str) -> NDArray[Any]:
         corrected = notes.corrected
         return np.zeros(columns.count, dtype=bool) if corrected is None else corrected >= 0
     if name == "correct":
-        truth = columns.truth()
-        known = (truth >= 0) & (columns.prediction >= 0)
-        return np.where(known, (truth == columns.prediction).astype(np.int8), np.int8(-1))
+        return columns.rightness()
     noted = notes.signals.get(name, notes.copies.get(name))  # read once: the owner may take them away
     if noted is not None:
         return noted
+    if target_columns.kind_of(name) is Kind.NUMBER:
+        return target_columns.numbers_of(columns, name)
     if name in COLUMNS and (name in STATE_COLUMNS or name in DEVIATIONS):
         return columns.column(name)
     if name in COLUMNS:
@@ -151,7 +177,7 @@ def values_of(columns: SplitColumns, name: str) -> NDArray[Any]:
 
 
 def check_copied(splits: Sequence[SplitColumns], source: str) -> None:
-    """Raises NotFound for what is no column of any split."""
+    """Raises NotFound for what is no column of any split, Invalid for one that holds texts."""
     tag = source.removeprefix("tag:")
     if tag != source:
         known = list(dict.fromkeys(tag for columns in splits for tag in columns.notes.tags))
@@ -159,7 +185,9 @@ def check_copied(splits: Sequence[SplitColumns], source: str) -> None:
             raise NotFound(f"there is no tag {tag[:100]!r} to copy; there are {', '.join(known) or 'none yet'}")
         return
     own = [name for columns in splits for name in (*columns.notes.signals, *columns.notes.copies)]
-    names = [name for name in dict.fromkeys((*COLUMNS, *own)) if name != "split"]
+    names = [n for n in dict.fromkeys((*COLUMNS, *target_columns.names_of(splits), *own)) if n != "split"]
+    if source in names and target_columns.is_text(source):
+        raise Invalid(f"column {source!r} holds texts; only columns of numbers, classes and true or false are copied")
     if source not in names:
         raise NotFound(f"there is no column {source[:100]!r} to copy; there are {', '.join(names)}, and tag:NAME")
 

@@ -6,20 +6,19 @@ samples-<n>.log (sample_log.py). Opening loads the snapshot and replays the logs
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from graybox.errors import Invalid, NotFound, Refused
-from graybox.store.record_log import RecordLog
 from graybox.store.sample_columns import Ratings, Rows, SplitColumns, SplitSummary
+from graybox.store.sample_durability import Durability
+from graybox.store.sample_keys import SampleKeys, attach_keys, keys_path, write_keys
 from graybox.store.sample_log import (
     batch_payload,
     discard_payload,
@@ -29,8 +28,8 @@ from graybox.store.sample_log import (
 from graybox.store.sample_log_files import SNAPSHOT_NAME, SampleLogFiles
 from graybox.store.sample_note_writer import NoteWriter
 from graybox.store.sample_query import SampleFilter, Selection, select
-from graybox.store.sample_snapshot import image_of, read_snapshot, write_snapshot
-from graybox.store.sample_state import checked_state, image_with
+from graybox.store.sample_snapshot import read_snapshot
+from graybox.store.target_writer import TargetWriter
 
 __all__ = ["SampleFilter", "SampleStore", "Selection", "SplitColumns", "SplitSummary"]
 
@@ -39,7 +38,7 @@ _log = logging.getLogger(__name__)
 _KEPT_SELECTIONS = 8
 
 
-class SampleStore(NoteWriter):
+class SampleStore(NoteWriter, TargetWriter, Durability):
     """The sample columns of one run. The owner writes, one thread at a time; readers look at the columns without a
     lock. `snapshot` and `sync` may run in another thread meanwhile."""
 
@@ -52,10 +51,9 @@ class SampleStore(NoteWriter):
         self._splits: list[SplitColumns] = []
         self._codes: dict[str, int] = {}
         self._guard = threading.Lock()
-        self._snapshot_guard = threading.Lock()
-        self._closed = False
         self._version = 0
-        self._snapshot_version = -1
+        self._begin_history()
+        self._summary: tuple[int, dict[str, SplitSummary]] | None = None
         self._selections: OrderedDict[tuple[SampleFilter, str, bool], tuple[int, Selection]] = OrderedDict()
         self._signature: tuple[tuple[str, int, int], ...] | None = None
         if read_only:
@@ -66,8 +64,8 @@ class SampleStore(NoteWriter):
         numbers = self._files.numbers() or [first]
         for number in numbers[:-1]:
             self._files.replay(number, self._splits)
-        self._number = numbers[-1]
-        self._writer = self._files.open(self._number, self._splits)
+        self._begin_writing(self._files.open(numbers[-1], self._splits), numbers[-1])
+        attach_keys(self.folder, self._splits)
         self._codes = {columns.name: code for code, columns in enumerate(self._splits)}
 
     @property
@@ -78,26 +76,32 @@ class SampleStore(NoteWriter):
     # Writing, by the owner
 
     def add_split(
-        self, name: str, count: int, labels: NDArray[np.int64] | None = None, fingerprint: str = ""
+        self,
+        name: str,
+        count: int,
+        labels: NDArray[np.int64] | None = None,
+        fingerprint: str = "",
+        keys: SampleKeys | None = None,
     ) -> SplitColumns:
         """The columns of a split: those found on disk when count and fingerprint fit, else new ones.
 
         labels: int64 [count], -1 none; None keeps those on disk. fingerprint: what identifies the data and its order.
-        Where they do not fit, what was known of the split's samples is dropped, with a warning in the log: its rows
-        mean other samples now. Raises Invalid for a bad name, count or labels, StorageError when the disk refuses.
+        keys: the samples' own names, where they have any. Where they do not fit, what was known of the split's samples
+        is dropped, with a warning in the log: its rows mean other samples now (see sample_identity.py for what can be
+        carried over). Raises Invalid for a bad name, count or labels, StorageError when the disk refuses.
         """
         self._writable()
-        made = SplitColumns(name, count, fingerprint, labels)
         code = self._codes.get(name, len(self._splits))
+        found = self._splits[code] if code < len(self._splits) else None
+        if found is not None and found.count == count and found.fingerprint == fingerprint:
+            self._keep_keys(found, keys)
+            if labels is not None:
+                self._relabel(code, found.checked_labels(labels))
+            return found
+        made = SplitColumns(name, count, fingerprint, labels)
+        self._keep_keys(made, keys)
         with self._guard:
-            if code < len(self._splits):
-                found = self._splits[code]
-                if found.count == count and found.fingerprint == fingerprint:
-                    if labels is not None and not np.array_equal(found.label, made.label):
-                        self._writer.append(split_payload(code, made, anew=False))
-                        found.label = made.label
-                        self._version += 1
-                    return found
+            if found is not None and (keys is None or found.keys is None):  # else the caller carries over what is known
                 _log.warning(
                     "split %s was %d samples (%s) and is %d (%s): its statistics and discards begin anew",
                     name, found.count, found.fingerprint, count, fingerprint,
@@ -105,6 +109,7 @@ class SampleStore(NoteWriter):
             self._writer.append(split_payload(code, made, anew=True))
             self._splits = [*self._splits[:code], made, *self._splits[code + 1 :]]
             self._codes[name] = code
+            self._begin_history()
             self._version += 1
             self.discard_version += 1
         return made
@@ -137,6 +142,7 @@ class SampleStore(NoteWriter):
         payload = batch_payload(code, found, loss, prediction, age, ratings)
         with self._guard:
             self._writer.append(payload)
+            columns.changed[found] = self._version + 1
             columns.record(found, loss, prediction, age, ratings)
             self._version += 1
 
@@ -151,6 +157,7 @@ class SampleStore(NoteWriter):
         if new.any():
             with self._guard:
                 self._writer.append(learnt_payload(code, found[new], wanted[new]))
+                columns.changed[found[new]] = self._version + 1
                 columns.label[found[new]] = wanted[new]
                 self._version += 1
 
@@ -167,86 +174,11 @@ class SampleStore(NoteWriter):
             changed = np.unique(found[columns.discarded[found] != value])
             if len(changed):
                 self._writer.append(discard_payload(code, changed, value))
+                columns.changed[changed] = self._version + 1
                 columns.discard(changed, value)
                 self._version += 1
                 self.discard_version += 1
         return changed
-
-    def state(self) -> dict[str, NDArray[Any]]:
-        """Copies of what training and people changed, for a checkpoint: "split/column" for STATE_COLUMNS, and what
-        `SampleNotes.state` answers."""
-        with self._guard:
-            return {
-                f"{columns.name}/{name}": column for columns in self._splits for name, column in columns.state().items()
-            }
-
-    def load_state(self, state: Mapping[str, ArrayLike]) -> None:
-        """Replace all columns by what `state` answered, then write a snapshot and begin a new log.
-
-        A split that the state does not know becomes as never seen; one that only the state knows is left out, with a
-        warning. Raises Invalid when shapes do not fit, StorageError when the disk refuses; nothing is changed then.
-        """
-        self._writable()
-        wanted = checked_state(self._splits, state)
-        with self._snapshot_guard:
-            number = self._number + 1
-            images = [image_with(columns, wanted[columns.name]) for columns in self._splits]
-            # On disk first: memory never shows what a restart would not. The owner is here, so nothing comes between.
-            with self._next_log(number) as writer:
-                write_snapshot(self._files.snapshot, images, number)
-                with self._guard:
-                    for columns in self._splits:
-                        columns.set_state(wanted[columns.name])
-                    old = self._rotate(writer, number)
-                    self.discard_version += 1
-                    self._version += 1
-                    self._snapshot_version = self._version
-            old.close()
-            self._files.drop_before(number)
-
-    def snapshot(self) -> bool:
-        """Write samples.h5 and begin a new log; False where nothing changed since the last one, and after `close`.
-
-        What is written is worked out anew from the snapshot and the logs of before, so that the owner waits for
-        nothing. Raises StorageError when the disk refuses; the snapshot and the logs from before are then still there.
-        """
-        self._writable()
-        with self._snapshot_guard:
-            if self._closed or self._snapshot_version == self._version:
-                return False
-            number = self._number + 1
-            with self._next_log(number) as writer, self._guard:
-                version = self._version
-                old = self._rotate(writer, number)
-            try:
-                old.sync()
-            finally:
-                old.close()
-            splits, first = read_snapshot(self._files.snapshot)
-            for earlier in self._files.numbers():
-                if first <= earlier < number:
-                    self._files.replay(earlier, splits)
-            write_snapshot(self._files.snapshot, [image_of(columns) for columns in splits], number)
-            self._snapshot_version = version
-            self._files.drop_before(number)
-            return True
-
-    def sync(self) -> None:
-        """Wait until what was written before this call is on the disk."""
-        if not self.read_only:
-            with self._guard:
-                writer = self._writer
-            writer.sync()
-
-    def close(self) -> None:
-        """Sync and close; the columns stay readable. Writes no snapshot of its own."""
-        if not self.read_only:
-            with self._snapshot_guard:
-                self._closed = True
-                try:
-                    self._writer.sync()
-                finally:
-                    self._writer.close()
 
     # Reading, by any thread
 
@@ -265,8 +197,11 @@ class SampleStore(NoteWriter):
         return selection
 
     def summary(self) -> dict[str, SplitSummary]:
-        """Counts per split."""
-        return {columns.name: columns.summary() for columns in self._splits}
+        """Counts per split. Kept until a sample changes."""
+        version, kept = self._version, self._summary
+        if kept is None or kept[0] != version:
+            kept = self._summary = (version, {columns.name: columns.summary() for columns in self._splits})
+        return dict(kept[1])
 
     def refresh(self) -> None:
         """Read-only: read anew what another process has written since. The columns are then new objects."""
@@ -285,14 +220,36 @@ class SampleStore(NoteWriter):
                 entry for entry in signature if entry[0] == SNAPSHOT_NAME
             ]:
                 break
+        attach_keys(self.folder, splits)
         with self._guard:
             self._splits = splits
             self._codes = {columns.name: code for code, columns in enumerate(splits)}
             self._signature = signature
+            self._begin_history(hashlib.sha256(repr(signature).encode()).hexdigest()[:16])
             self._version += 1
             self.discard_version += 1
 
     # Inside
+
+    def _relabel(self, code: int, labels: NDArray[np.int64]) -> None:
+        columns = self._splits[code]
+        differ = columns.label != labels
+        if differ.any():
+            with self._guard:
+                self._writer.append(split_payload(code, columns, anew=False, labels=labels))
+                columns.changed[differ] = self._version + 1
+                columns.label = labels
+                self._version += 1
+
+    def _keep_keys(self, columns: SplitColumns, keys: SampleKeys | None) -> None:
+        """Keep the names of samples in a file of their own, once."""
+        path = keys_path(self.folder, columns.name, columns.fingerprint)
+        if keys is not None and path is not None:
+            if len(keys) != columns.count:
+                raise Invalid(f"{columns.count} samples of {columns.name!r} need as many names, not {len(keys)}")
+            columns.keys = keys
+            if not path.exists():
+                write_keys(path, keys)
 
     def _writable(self) -> None:
         if self.read_only:
@@ -303,18 +260,3 @@ class SampleStore(NoteWriter):
         if code is None:
             raise NotFound(f"there is no split {split!r}; there are {', '.join(self._codes) or 'none yet'}")
         return code
-
-    @contextlib.contextmanager
-    def _next_log(self, number: int) -> Iterator[RecordLog]:
-        """A new log, made before the owner has to wait for anything; removed again when it was not taken."""
-        writer = self._files.open(number)
-        try:
-            yield writer
-        finally:
-            if self._writer is not writer:
-                writer.close()
-                self._files.path(number).unlink(missing_ok=True)
-
-    def _rotate(self, writer: RecordLog, number: int) -> RecordLog:
-        old, self._writer, self._number = self._writer, writer, number
-        return old

@@ -18,12 +18,14 @@ def test_every_verb_has_its_own_help(verb: str, capsys: pytest.CaptureFixture[st
     with pytest.raises(SystemExit) as left:
         main([verb, "--help"])
     assert left.value.code == 0
-    assert "--root_directory" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "--root_directory" in shown or " ROOT" in shown
 
 
 def test_an_unknown_verb_is_answered_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["dmeo"]) == 2
-    assert capsys.readouterr().err == "graybox: there is no verb 'dmeo'; the verbs are demo, backend, dashboard\n"
+    said = capsys.readouterr().err
+    assert said == f"graybox: there is no verb 'dmeo'; the verbs are {', '.join(VERBS)}\n"
 
 
 def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:

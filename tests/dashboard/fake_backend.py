@@ -422,6 +422,7 @@ class FakeService(ExperimentServiceServicer):
                     sample_id=str(sample["id"]),
                     origin=sample["origin"],
                     label=sample["label"],
+                    original_label=sample["label"],
                     loss=sample["loss"],
                     prediction=sample["prediction"],
                     encounters=3,

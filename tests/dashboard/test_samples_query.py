@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from graybox.dashboard.samples_query import COLUMNS, MAX_ROWS, BadQuery, page_from, request_from, row_of
+from graybox.dashboard.samples_query import COLUMNS, MAX_ROWS, OTHER, BadQuery, page_from, request_from, row_of
 from graybox.proto import experiment_service_pb2 as pb
 
 
@@ -56,6 +56,13 @@ def test_a_query_that_cannot_be_meant_says_why(query: dict[str, str], says: str)
         request_from(query)
 
 
+def test_a_view_has_no_other_filter_and_any_column_sorts() -> None:
+    request = request_from({"view": "view-1", "run": "r1", "split": "val", "wrong": "1", "sort": f"{OTHER}my.signal"})
+    assert (request.view_id, request.sort_by) == ("view-1", "my.signal")
+    assert not request.HasField("filter")
+    assert request_from({"sort": f"{OTHER}loss"}).sort_by == "loss"
+
+
 def test_a_page_is_never_larger_than_allowed() -> None:
     assert request_from({"start": "0", "end": "100000"}).records_cnt == MAX_ROWS
 
@@ -87,3 +94,21 @@ def test_a_page_counts_what_matches_not_what_it_holds() -> None:
     )  # fmt: skip
     page = page_from(response, "r1")
     assert (len(page["rows"]), page["matches"], page["all"], page["discarded"]) == (1, 40, 400, 3)
+
+
+def test_a_corrected_label_names_the_one_it_replaces() -> None:
+    records = [
+        pb.DataRecord(sample_id="1", label=2, label_name="fish", prediction=0, prediction_name="cat", original_label=0),
+        pb.DataRecord(sample_id="2", label=1, label_name="dog", prediction=-1, original_label=1, tags=["odd", "old"]),
+        pb.DataRecord(sample_id="3", label=1, label_name="dog", prediction=-1, original_label=-1),
+        pb.DataRecord(sample_id="4", label=1, label_name="dog", prediction=-1, original_label=7),
+    ]
+    for classes in ((), ("cat", "dog", "fish")):
+        rows = page_from(pb.DataSamplesResponse(data_records=records), "r1", classes)["rows"]
+        assert [row["original"] for row in rows] == ["cat", "", "none", "7"]
+    assert [row["tags"] for row in rows] == [[], ["odd", "old"], [], []]
+
+
+def test_a_label_in_words_wins_over_a_number() -> None:
+    row = row_of(pb.DataRecord(label=-1, original_label=-1, label_text="cat, dog", prediction_text="3 boxes"), "r1")
+    assert (row["label"], row["prediction"], row["original"]) == ("cat, dog", "3 boxes", "")

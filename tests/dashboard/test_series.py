@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from graybox.dashboard.series import HELD_POINTS, RunMetrics, Series, SeriesKey, robust_range, smooth, thin
+from graybox.dashboard.series import HELD_POINTS, RunMetrics, Series, SeriesKey, decode, robust_range, smooth, thin
 from graybox.proto import experiment_service_pb2 as pb
 
 LOSS = SeriesKey("train", "loss", 0)
@@ -102,3 +102,18 @@ def test_a_window_reaches_one_point_over_its_edges(low: int, width: int) -> None
     inside = [age for age in series.ages if low <= age <= low + width]
     assert set(inside) <= set(part.ages)
     assert len(part.ages) <= len(inside) + 2
+
+
+def test_evaluations_on_demand_and_audits_are_no_part_of_a_curve() -> None:
+    point = {"metric_name": "loss", "split_name": "val", "age": 8, "metric_value": 0.5}
+    told = pb.GetLatestLoggerDataResponse(
+        points=[
+            pb.LoggerDataPoint(**point),  # type: ignore[arg-type]
+            pb.LoggerDataPoint(**point, is_evaluation_marker=True),  # type: ignore[arg-type]
+            pb.LoggerDataPoint(**point, is_evaluation_marker=True, evaluation_tags=["dark", "night"]),  # type: ignore[arg-type]
+            pb.LoggerDataPoint(**point, audit_mode=True),  # type: ignore[arg-type]
+        ]
+    )
+    assert [key.split for key, _, _ in decode(told)] == [
+        "val", "val · evaluation", "val · evaluation · dark · night", "val · audit",
+    ]  # fmt: skip

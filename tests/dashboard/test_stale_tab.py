@@ -52,7 +52,9 @@ def freeze() -> pb.ManipulateWeightsRequest:
 
 ACTIONS: dict[str, Callable[[Hub, str], Awaitable[Any]]] = {
     "freeze": lambda hub, run: hub.act(run, "ManipulateWeights", freeze()),
-    "discard": lambda hub, run: hub.set_discarded(run, [("train", "3")], True),
+    "discard": lambda hub, run: hub.act(
+        run, "EditDataSample", pb.DataEditRequest(stat_name="discarded", samples_ids=["3"], bool_value=True)
+    ),
     "restore": lambda hub, run: hub.act(
         run, "RestoreCheckpoint", pb.RestoreCheckpointRequest(experiment_hash="000001")
     ),

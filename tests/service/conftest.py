@@ -14,6 +14,13 @@ from tests.service.toy_owner import ToyOwner
 from tests.service.wire_client import WireClient
 
 
+@pytest.fixture(autouse=True)
+def no_language_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks the one of whoever runs it."""
+    for name in ("GRAYBOX_LLM_URL", "GRAYBOX_LLM_MODEL", "GRAYBOX_LLM_KEY"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def owner(tmp_path: Path) -> Iterator[ToyOwner]:
     made = ToyOwner(Root(tmp_path / "root"))

@@ -32,6 +32,12 @@ def test_a_gate_lets_in_so_many_and_again_when_they_left() -> None:
     assert gate.taken == 0
     with gate.place():
         assert gate.taken == 1
+    leave = gate.enter()
+    with pytest.raises(limits.TooMany):
+        gate.enter()
+    leave()
+    leave()  # once, however often it is called
+    assert gate.taken == 0
 
 
 @pytest.mark.parametrize("value", [-1, 11])

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from graybox.proto import experiment_service_pb2 as pb
+from graybox.store.metric_history import About
 from tests.service.toy_owner import ToyOwner
 from tests.service.wire_client import WireClient
 
@@ -19,17 +20,25 @@ def losses(answer: pb.GetLatestLoggerDataResponse) -> list[int]:
 
 def test_a_point_says_everything(client: WireClient, owner: ToyOwner) -> None:
     owner.metrics.append(
-        branch=0, step=5, age=40, time_ms=1_700_000_000_123, values={("val", "loss"): 0.25}, marker=True,
-        experiment_hash="beef",
+        branch=0, step=5, age=40, time_ms=1_700_000_000_123, values={("val", "loss"): 0.25}, experiment_hash="beef",
+        about=About(marker=True, tags=("dark", "night")),
     )  # fmt: skip
     answer = client.GetLatestLoggerData()
     assert answer.run_id == owner.run.run_id
     assert list(answer.points) == [
         pb.LoggerDataPoint(
             metric_name="loss", model_age=40, metric_value=0.25, experiment_hash="beef", timestamp=1_700_000_000,
-            is_evaluation_marker=True, split_name="val", age=40, time_ms=1_700_000_000_123, step=5,
+            is_evaluation_marker=True, split_name="val", evaluation_tags=["dark", "night"], age=40, time_ms=1_700_000_000_123, step=5,
             run_id=owner.run.run_id,
         )
+    ]  # fmt: skip
+
+
+def test_a_point_of_an_audit_says_so(client: WireClient, owner: ToyOwner) -> None:
+    owner.metrics.append(branch=0, step=5, age=40, time_ms=0, values={("train", "loss"): 0.5}, about=About(audit=True))
+    owner.train()
+    assert [(point.audit_mode, point.metric_name) for point in client.GetLatestLoggerData().points] == [
+        (True, "loss"), (False, "loss"), (False, "accuracy"),
     ]  # fmt: skip
 
 

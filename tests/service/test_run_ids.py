@@ -23,6 +23,7 @@ ACTING: list[tuple[str, dict[str, Any]]] = [
     ("RestoreCheckpoint", {"experiment_hash": "000001"}),
     ("EditDataSample", {"stat_name": "discarded", "samples_ids": ["1"], "bool_value": True}),
     ("ManipulateWeights", {"operation": pb.FREEZE, "layer_id": "0"}),
+    ("TriggerEvaluation", {"split_name": "val"}),
 ]
 # The same, where an answer has no room for a refusal.
 READING: list[tuple[str, dict[str, Any]]] = [
@@ -30,7 +31,8 @@ READING: list[tuple[str, dict[str, Any]]] = [
     ("GetActivations", {"layer_id": "0", "sample_id": "0"}),
     ("GetSamples", {"sample_ids": ["0"]}),
 ]
-LATER = ("TriggerEvaluation", "GetEvaluationStatus", "CancelEvaluation")
+# Answered for a live run and for one that has ended.
+TELLING: list[tuple[str, dict[str, Any]]] = [("GetEvaluationStatus", {}), ("GetDataSplits", {})]
 
 
 @pytest.fixture
@@ -80,7 +82,7 @@ def test_without_a_run_id_or_with_its_own_the_live_run_is_meant(
     assert answer.run_id == live
 
 
-@pytest.mark.parametrize(("method", "fields"), [*ACTING, *READING, *((method, {}) for method in LATER)])
+@pytest.mark.parametrize(("method", "fields"), [*ACTING, *READING, *TELLING, ("CancelEvaluation", {})])
 @pytest.mark.parametrize("run_id", ["20200101-000000-nope-0000", "../root", "\u0000"])
 def test_an_unknown_run_is_not_found(
     client: WireClient, owner: ToyOwner, method: str, fields: dict[str, Any], run_id: str
@@ -90,12 +92,20 @@ def test_an_unknown_run_is_not_found(
     assert owner.fingerprint() == before
 
 
-@pytest.mark.parametrize("method", LATER)
-def test_what_comes_later_comes_later_for_every_run(
-    client: WireClient, owner: ToyOwner, other: str, method: str
+@pytest.mark.parametrize(("method", "fields"), TELLING)
+def test_what_is_told_is_of_the_run_that_is_named(
+    client: WireClient, owner: ToyOwner, other: str, method: str, fields: dict[str, Any]
 ) -> None:
-    for run_id in ("", owner.run.run_id, other):
-        assert client.status_of(method, REQUESTS[method](run_id=run_id))[0] is grpc.StatusCode.UNIMPLEMENTED
+    for asked, run_id in (("", owner.run.run_id), (owner.run.run_id, owner.run.run_id), (other, other)):
+        assert client.call(method, REQUESTS[method](run_id=asked, **fields)).run_id == run_id
+
+
+def test_an_evaluation_of_another_run_is_not_cancelled(client: WireClient, owner: ToyOwner, other: str) -> None:
+    assert client.TriggerEvaluation(split_name="val").success
+    refused = client.CancelEvaluation(run_id=other)
+    assert not refused.success and refused.message.startswith(f"run {other} has ended; start a backend on it to ")
+    assert (client.GetEvaluationStatus().status, client.GetEvaluationStatus(run_id=other).status) == ("running", "idle")
+    assert client.CancelEvaluation(reason="x").success and client.GetEvaluationStatus().cancelled
 
 
 def test_reads_and_refusals_say_their_run(client: WireClient, owner: ToyOwner, other: str) -> None:

@@ -31,6 +31,7 @@ READING: dict[str, Any] = {
     "GetWeights": pb.GetWeightsRequest(layer_id="0"),
     "GetActivations": pb.GetActivationsRequest(layer_id="0", sample_id="1"),
     "GetSamples": pb.GetSamplesRequest(sample_ids=["1"]),
+    "ExportSamples": pb.ExportSamplesRequest(query="loss > 1"),
 }
 CHANGING: dict[str, Any] = {
     "RestoreCheckpoint": pb.RestoreCheckpointRequest(experiment_hash="cafe"),

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from graybox.errors import DeadlinePassed, Invalid, Refused
 from graybox.service.backend import Backend
 from graybox.snapshot import HyperParameter, NeuronStatistics, SamplePicture, Snapshot, TrainerState
 from graybox.store.checkpoints import CheckpointCatalogue, CheckpointRecord
+from graybox.store.evaluation_report import CANCELLED, RUNNING, START, EvaluationReport
 from graybox.store.journal import Journal
 from graybox.store.metrics import MetricStore
 from graybox.store.root import Root
@@ -75,6 +77,8 @@ class ToyOwner:
         self.network = ToyNetwork()
         self._undo_by: dict[int, Callable[[], None]] = {}
         self.state = TrainerState.RUNNING
+        self.mode = cmd.TRAIN
+        self.evaluation: EvaluationReport | None = None
         self.step = 0
         self.branch = 0
         self.applied: list[cmd.Command] = []
@@ -138,7 +142,7 @@ class ToyOwner:
     def fingerprint(self) -> str:
         """Changes with anything that a command can change."""
         parts = [json.dumps(self.hyper_parameters, sort_keys=True), str(self.state), str(self.journal.last_sequence)]
-        parts += [str(len(self.checkpoints.list())), str(self.branch)]
+        parts += [str(len(self.checkpoints.list())), str(self.branch), self.mode]
         parts += [str(columns.discarded.tolist()) for columns in self.samples.splits.values()]
         for layer in self.layers:
             arrays = (layer.weight, layer.bias, layer.frozen, layer.rate, layer.bias_frozen, layer.incoming_frozen)
@@ -205,6 +209,8 @@ class ToyOwner:
                 return self._edit(command, actor)
             case cmd.Undo(sequence):
                 return self._undo(sequence, actor)
+            case cmd.Redo():
+                raise Refused("there is nothing to redo")
             case cmd.DiscardSamples(samples, discarded):
                 return self._discard(samples, discarded, actor)
             case cmd.SaveCheckpoint(name):
@@ -216,6 +222,20 @@ class ToyOwner:
                     self.branch += 1
                 outcome = self._note(actor, "checkpoint_restore", f"back at step {record.step}")
                 return cmd.Outcome(outcome.message, outcome.sequence, None if weights_only else self.branch)
+            case cmd.SetMode(mode):
+                self.mode = mode
+                return self._note(actor, "mode_switch", f"switched to {mode}")
+            case cmd.StartEvaluation(split):
+                if self.evaluation is not None and not self.evaluation.ended:
+                    raise Refused("an evaluation is running")
+                outcome = self._note(actor, START, f"evaluates {split}")
+                self.evaluation = EvaluationReport(outcome.sequence, split, RUNNING, 3, SPLITS[split])
+                return outcome
+            case cmd.CancelEvaluation(reason):
+                if self.evaluation is None or self.evaluation.ended:
+                    raise Refused("no evaluation is running")
+                self.evaluation = replace(self.evaluation, status=CANCELLED, message=reason)
+                return cmd.Outcome(f"cancelled: {reason}")
             case cmd.SetPlotNote(split, metric, branch, age, note):
                 self.metrics.set_note(split, metric, branch, age, note)
                 return self._note(actor, "plot_note", "noted")
@@ -295,6 +315,8 @@ class ToyOwner:
             time_ms=1_700_000_000_000,
             kind_of_problem="classification",
             class_names=CLASSES,
+            mode=self.mode,
+            evaluation=self.evaluation,
             hyper_parameters=tuple(
                 HyperParameter(
                     name,

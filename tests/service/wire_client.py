@@ -28,8 +28,11 @@ REQUESTS: dict[str, Any] = {
     "GetActivations": pb.GetActivationsRequest,
     "GetSamples": pb.GetSamplesRequest,
     "ManipulateWeights": pb.ManipulateWeightsRequest,
+    "ExportSamples": pb.ExportSamplesRequest,
 }
 """Every RPC of the service, with its request's type."""
+IN_PIECES = ("ExportSamples",)
+"""Answered by a stream, which a call here makes a list of."""
 
 
 def npy(values: np.ndarray) -> bytes:
@@ -56,7 +59,8 @@ class WireClient:
         self.metadata = None if token is None else (("authorization", f"Bearer {token}"),)
 
     def call(self, method: str, request: Any, timeout: float | None = PATIENCE) -> Any:
-        return getattr(self.stub, method)(request, metadata=self.metadata, timeout=timeout)
+        answer = getattr(self.stub, method)(request, metadata=self.metadata, timeout=timeout)
+        return list(answer) if method in IN_PIECES else answer
 
     def send(self, method: str, request: Any, timeout: float | None = PATIENCE) -> Any:
         """Without waiting: answers the call's future."""

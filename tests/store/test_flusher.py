@@ -8,7 +8,7 @@ import pytest
 
 from graybox.errors import Refused, StorageError
 from graybox.store.flusher import Flusher
-from tests.patience import PATIENCE
+from tests.patience import PATIENCE, wait_until
 
 LONG = 3600.0
 
@@ -133,3 +133,25 @@ def test_a_cancelled_job_is_not_done(flusher: Flusher) -> None:
 def test_it_cannot_wait_for_itself(flusher: Flusher) -> None:
     with pytest.raises(Refused, match="wait for itself"):
         flusher.submit(flusher.drain).result(PATIENCE)
+
+
+def test_what_is_done_apart_keeps_nobody_waiting(caplog: pytest.LogCaptureFixture) -> None:
+    flusher, counter = Flusher(interval=0.005), Counter()
+    begun, gate, calls = threading.Event(), threading.Event(), list[int]()
+
+    def slow() -> None:
+        calls.append(1)
+        begun.set()
+        gate.wait(2 * PATIENCE)
+        raise StorageError("the disk is full")
+
+    flusher.every(0.001, slow, apart=True)
+    flusher.watch(counter)
+    assert begun.wait(PATIENCE) and counter.twice.wait(PATIENCE)
+    assert flusher.submit(lambda: 5).result(PATIENCE) == 5 and flusher.drain(PATIENCE)
+    assert calls == [1], "it was called again while it was at work"
+    gate.set()
+    wait_until(lambda: len(calls) > 2, "the next calls")
+    assert flusher.errors[-1].endswith("slow failed: the disk is full")
+    assert caplog.text.count("failed: the disk is full") == 1
+    assert flusher.close(PATIENCE)

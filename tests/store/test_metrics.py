@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graybox.errors import Invalid, NotFound, Refused, StorageError
-from graybox.store.metric_history import MetricColumns, MetricPoint
+from graybox.store.metric_history import PLAIN, About, MetricColumns, MetricPoint
 from graybox.store.metrics import MetricSlice, MetricStore
 from tests.patience import PATIENCE
 
 Name = tuple[str, str]
 NAMES: list[Name] = [("train", "loss"), ("val", "loss"), ("train", "accuracy"), ("", "own")]
+ABOUTS = [PLAIN, About(marker=True), About(marker=True, tags=("dark", "größer")), About(audit=True)]
 values = st.floats(width=32) | st.sampled_from([math.nan, math.inf, -math.inf, 1e300])
 
 
@@ -75,7 +76,7 @@ actions = st.lists(
             st.just("append"),
             st.integers(0, 1),
             st.dictionaries(st.sampled_from(NAMES), values, max_size=4),
-            st.booleans(),
+            st.sampled_from(ABOUTS),
             st.sampled_from(["", "a1", "b2"]),
         ),
         st.tuples(st.just("mark")),
@@ -96,13 +97,14 @@ def test_every_reader_sees_what_a_list_would_hold(script: list[tuple[Any, ...]])
         oracle, clients, marks = Oracle(), [Client(), Client(), Client()], [0]
         for step, (action, *details) in enumerate(script):
             if action == "append":
-                branch, content, marker, text = details
+                branch, content, about, text = details
                 store.append(
-                    branch=branch, step=step, age=step * 64, time_ms=step * 10, values=content, marker=marker,
+                    branch=branch, step=step, age=step * 64, time_ms=step * 10, values=content, about=about,
                     experiment_hash=text,
                 )  # fmt: skip
                 for (split, metric), value in content.items():
-                    oracle.add(MetricPoint(split, metric, branch, step, step * 64, step * 10, value, marker, text))
+                    place = (split, metric, branch, step, step * 64, step * 10)
+                    oracle.add(MetricPoint(*place, value, about.marker, text, "", about.tags, about.audit))
             elif action == "mark":
                 marks.append(store.position)
             elif action == "rewind":
@@ -126,7 +128,8 @@ def test_every_reader_sees_what_a_list_would_hold(script: list[tuple[Any, ...]])
             assert same(client.points, oracle.all())
             assert len(client.poll(store).points) == 0
         assert store.read(full=True).total == len(oracle.points)
-        latest = {(point.split, point.metric): point for point in oracle.all()}
+        whole = [point for point in oracle.all() if not point.tags and not point.audit]
+        latest = {(point.split, point.metric): point for point in whole}
         for reader in (store, follower):
             assert same(sorted(reader.latest().values(), key=repr), sorted(latest.values(), key=repr))
         store.close()
@@ -216,6 +219,21 @@ def test_downsampling_keeps_extremes_last_points_and_notes_of_every_series(tmp_p
             assert whole[-1] in shown
             assert {replace(point, note="") for point in shown} <= set(whole)
     assert [(point.branch, point.age) for point in found if point.note == "here"] == [(1, 12340)]
+    store.close()
+
+
+def test_points_of_evaluations_are_not_hidden_by_a_curve(tmp_path: Path) -> None:
+    store = MetricStore(tmp_path)
+    some = About(marker=True, tags=("dark",))
+    store.append(branch=0, step=0, age=10, time_ms=0, values={NAMES[0]: 7.0}, about=some)
+    curve = fill(store, 500)
+    for answer in (store.read(), store.read(full=True, max_points=5)):
+        found = points_of(answer.points)
+        assert [point.value for point in found if point.marker] == [7.0] and found[0].tags == ("dark",)
+    assert store.latest()[NAMES[0]] == curve[-2]
+    store.set_note("train", "loss", 0, 10, "both")
+    noted = [point for point in points_of(store.read(full=True).points) if point.note]
+    assert [(point.value, point.note) for point in noted] == [(7.0, "both"), (curve[2].value, "both")]
     store.close()
 
 

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import copy
+import pickle
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 from graybox.errors import Invalid, NotFound
-from graybox.store.sample_columns import SplitColumns, SplitSummary
+from graybox.store.sample_columns import STATE_COLUMNS, Ratings, SplitColumns, SplitSummary
 
 
 def test_a_new_split_has_seen_nothing() -> None:
@@ -60,3 +64,33 @@ def test_labels_and_counts_are_checked() -> None:
         SplitColumns("train", 1, labels=[0.5])
     with pytest.raises(Invalid, match="-1 samples"):
         SplitColumns("train", -1)
+
+
+@pytest.mark.parametrize("another", [copy.deepcopy, lambda columns: pickle.loads(pickle.dumps(columns))])
+def test_a_copy_goes_on_by_itself(another: Callable[[SplitColumns], SplitColumns]) -> None:
+    columns = SplitColumns("train", 4, labels=[0, 1, 2, 3])
+    batch = (np.array([1, 2]), np.array([0.5, 2], np.float32), np.array([1, 1]))
+    columns.record(*batch, 8)
+    copied = another(columns)
+    before = columns.state()
+    copied.record(*batch, 16)
+    for name, column in columns.state().items():
+        np.testing.assert_array_equal(column, before[name])
+    columns.record(*batch, 16)
+    for name, column in columns.state().items():
+        np.testing.assert_array_equal(column, copied.state()[name])
+    assert copied.encounters.tolist() == copied.column("loss_count").tolist() == [0, 2, 2, 0]
+
+
+def test_parts_of_columns_are_the_columns() -> None:
+    columns, other = SplitColumns("train", 7), SplitColumns("train", 7)
+    for age in range(3):
+        rated = Ratings(np.full(2, 0.5, np.float32), np.full(2, 0.25, np.float32))
+        columns.record(np.array([age, 6]), np.array([0.5, age], np.float32), np.array([1, 2]), age, rated)
+    for name in STATE_COLUMNS:
+        parts = [columns.part(name, slice(start, start + 3)) for start in (0, 3, 6)]
+        np.testing.assert_array_equal(np.concatenate(parts), columns.column(name))
+        for start, part in zip((0, 3, 6), parts, strict=True):
+            other.set_part(name, slice(start, start + 3), part)
+    for name, column in columns.state().items():
+        np.testing.assert_array_equal(other.state()[name], column)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -8,8 +10,9 @@ import pandas as pd
 import pytest
 
 from graybox.errors import StorageError
+from graybox.store import sample_snapshot
 from graybox.store.sample_columns import STATE_COLUMNS, Ratings, SplitColumns
-from graybox.store.sample_snapshot import image_of, read_snapshot, write_snapshot
+from graybox.store.sample_snapshot import check_snapshot, image_of, read_snapshot, write_snapshot
 
 RATINGS = Ratings(np.array([0.5, 0.125], np.float32), np.array([1.5, -2], np.float32))
 
@@ -91,3 +94,89 @@ def test_a_broken_snapshot_is_named(tmp_path: Path) -> None:
         del file["splits/zebra/loss"]
     with pytest.raises(StorageError, match=r"samples\.h5 is broken"):
         read_snapshot(path)
+
+
+def test_what_was_written_in_pieces_is_read_in_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "samples.h5"
+    write_snapshot(path, [image_of(columns) for columns in made()], 7)
+    whole = path.read_bytes()
+    for size in (1, 2, 3):
+        monkeypatch.setattr(sample_snapshot, "_PIECE", size)
+        write_snapshot(path, [image_of(columns) for columns in made()], 7)
+        assert path.read_bytes() == whole
+        check_snapshot(path)
+        found, _ = read_snapshot(path)
+        for columns, expected in zip(found, made(), strict=True):
+            for name, column in expected.state().items():
+                np.testing.assert_array_equal(columns.state()[name], column)
+
+
+def test_every_byte_of_a_column_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "samples.h5"
+    write_snapshot(path, [image_of(columns) for columns in made()], 0)
+    whole = path.read_bytes()
+    places: dict[str, tuple[int, int]] = {}
+
+    def note(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset) and item.size:
+            places[name] = (item.id.get_offset(), item.id.get_storage_size())
+
+    with h5py.File(path) as file:
+        file.visititems(note)
+    assert {"splits/zebra/loss", "history/zebra", "tags/zebra/schwer zu sehen", "corrected/zebra"} <= places.keys()
+    for name, (start, size) in places.items():
+        broken = bytearray(whole)
+        broken[start + size - 1] ^= 0x10
+        path.write_bytes(broken)
+        for read in (check_snapshot, read_snapshot):
+            with pytest.raises(StorageError, match=f"the checksum of /{name} is wrong"):
+                read(path)
+    path.write_bytes(whole)
+    check_snapshot(path)
+
+
+def test_a_snapshot_of_before_there_were_checksums_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "samples.h5"
+    write_snapshot(path, [image_of(columns) for columns in made()], 0)
+
+    def forget(_: str, item: h5py.Dataset | h5py.Group) -> None:
+        item.attrs.pop("crc32", None)
+
+    with h5py.File(path, "a") as file:
+        file.visititems(forget)
+        assert "crc32" not in file["splits/zebra/loss"].attrs
+        file["splits/zebra/loss"][0] = 0.125
+    (found, _), _ = read_snapshot(path)
+    assert found.loss[0] == 0.125
+
+
+def test_a_full_disk_leaves_the_old_snapshot_and_no_open_file(tmp_path: Path) -> None:
+    """A limit on the size of files is a disk that is full, as far as a process can tell."""
+    program = """if True:
+        import os, resource, signal, sys
+        from pathlib import Path
+        import numpy as np
+        from graybox.errors import StorageError
+        from graybox.store.sample_columns import SplitColumns
+        from graybox.store.sample_snapshot import image_of, read_snapshot, write_snapshot
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        path = Path(sys.argv[1])
+        large = SplitColumns("train", 20_000)
+        write_snapshot(path, [image_of(SplitColumns("train", 3))], 1)
+        for limit in (0, 5_000, 100_000, 1_000_000, 3_000_000):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+            try:
+                write_snapshot(path, [image_of(large)], 2)
+            except StorageError as error:
+                print(error)
+            assert read_snapshot(path)[0][0].count == 3 and os.listdir(path.parent) == [path.name]
+            assert not [name for name in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{name}")
+                        and str(path) in os.readlink(f"/proc/self/fd/{name}")]
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        write_snapshot(path, [image_of(large)], 2)
+        assert read_snapshot(path)[0][0].count == 20_000
+    """
+    command = [sys.executable, "-W", "error", "-c", program, str(tmp_path / "samples.h5")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("cannot write") == 5 and done.stdout.count("File too large") == 5

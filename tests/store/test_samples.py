@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from graybox.errors import Invalid, NotFound, Refused, StorageError
-from graybox.store import samples as samples_module
+from graybox.store import compact, sample_compaction, sample_durability, sample_log_files
 from graybox.store.record_log import read_records
 from graybox.store.samples import SampleFilter, SampleStore
 from tests.patience import PATIENCE
@@ -183,10 +183,13 @@ def test_a_log_broken_at_any_byte_loses_only_what_follows(
         check(SampleStore(folder, read_only=True), oracle.splits)
 
 
+@pytest.mark.parametrize("in_a_process", [False, True])
 def test_a_kill_between_any_two_steps_of_a_snapshot_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_a_process: bool
 ) -> None:
     """Copies of the folder, taken at each of them, are what a kill would leave."""
+    if in_a_process:
+        monkeypatch.setattr(sample_compaction, "IN_THE_THREAD", 0)
     folder = tmp_path / "run"
     folder.mkdir()
     store, oracle = opened(folder), Oracle()
@@ -196,8 +199,8 @@ def test_a_kill_between_any_two_steps_of_a_snapshot_loses_nothing(
         copies.append(tmp_path / f"copy{len(copies)}")
         shutil.copytree(folder, copies[-1])
 
-    def watched(name: str) -> None:
-        original = getattr(samples_module, name)
+    def watched(owner: Any, name: str) -> None:
+        original = getattr(owner, name)
 
         def call(*arguments: Any, **named: Any) -> Any:
             keep_copy()
@@ -205,15 +208,18 @@ def test_a_kill_between_any_two_steps_of_a_snapshot_loses_nothing(
             keep_copy()
             return result
 
-        monkeypatch.setattr(samples_module, name, call)
+        monkeypatch.setattr(owner, name, call)
 
-    watched("write_snapshot")
-    watched("RecordLog")
+    watched(compact, "write_snapshot")
+    watched(sample_log_files, "RecordLog")
+    watched(sample_compaction, "_start")
+    watched(sample_compaction, "sync_folder")
     for age in range(3):
         write(store, oracle, ("batch", "train", [age, 2], [0.5, float(age)], [1, age]), age)
         write(store, oracle, ("discard", "val", [age], True), age)
         assert store.snapshot()
         keep_copy()
+        assert len(copies) > 4, "it went another way"
         for path in list(copies):
             check(SampleStore(path, read_only=True), oracle.splits)
             again = SampleStore(path)
@@ -234,7 +240,8 @@ def test_a_snapshot_that_fails_costs_nothing(tmp_path: Path, monkeypatch: pytest
         def refuse(*_: Any) -> None:
             raise StorageError("cannot write samples.h5: No space left on device")
 
-        patch.setattr(samples_module, "write_snapshot", refuse)
+        patch.setattr(compact, "write_snapshot", refuse)
+        patch.setattr(sample_durability, "write_snapshot", refuse)
         with pytest.raises(StorageError):
             store.snapshot()
         write(store, oracle, ("batch", "train", [1], [0.25], [2]), 2)
@@ -261,7 +268,7 @@ def test_a_broken_older_log_does_not_hide_the_newer_one(
         def refuse(*_: Any) -> None:
             raise StorageError("no space")
 
-        patch.setattr(samples_module, "write_snapshot", refuse)
+        patch.setattr(compact, "write_snapshot", refuse)
         with pytest.raises(StorageError):
             store.snapshot()
     write(store, oracle, ("batch", "train", [3], [0.5], [1]), 3)
@@ -280,7 +287,10 @@ def test_a_broken_older_log_does_not_hide_the_newer_one(
     check(SampleStore(tmp_path), oracle.splits)
 
 
-def test_snapshots_beside_the_writer(tmp_path: Path) -> None:
+@pytest.mark.parametrize("in_a_process", [False, True])
+def test_snapshots_beside_the_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_a_process: bool) -> None:
+    if in_a_process:
+        monkeypatch.setattr(sample_compaction, "IN_THE_THREAD", 0)
     store = SampleStore(tmp_path)
     store.add_split("train", 1000, None, "")
     done = threading.Event()
@@ -428,3 +438,31 @@ def test_a_reader_follows_when_asked(tmp_path: Path) -> None:
     store.close()
     with pytest.raises(StorageError, match="cannot read the run folder"):
         SampleStore(tmp_path / "missing")
+
+
+def test_a_log_that_is_full_is_synced_before_anything_is_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the beginning of a new log and the end of the old one's sync, somebody else asks for one."""
+    store, oracle = opened(tmp_path), Oracle()
+    write(store, oracle, ("discard", "train", [1], True), 1)
+    synced: list[int] = []
+    fdatasync = os.fdatasync
+
+    def fail(descriptor: int) -> None:
+        if len(synced) < 2:
+            synced.append(descriptor)
+            raise OSError(5, "Input/output error")
+        fdatasync(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(StorageError, match=r"cannot sync .*samples-0\.log"):
+        store.snapshot()
+    write(store, oracle, ("discard", "train", [2], True), 2)
+    with pytest.raises(StorageError, match=r"cannot sync .*samples-0\.log"):
+        store.sync()
+    assert files_open_in(tmp_path) == 2
+    store.sync()
+    assert store.snapshot() and files_open_in(tmp_path) == 1
+    store.close()
+    check(SampleStore(tmp_path, read_only=True), oracle.splits)

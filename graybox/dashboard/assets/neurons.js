@@ -1,12 +1,10 @@
 // Neurons in the browser: tiles, table, and which one the side panel shows.
 (function () {
     const { keyed, setText, make, whole, model } = window.graybox;
-    const BY_HAND = new Set(["checkboxSelected", "rowClicked", "spaceKey", "uiSelectAll", "keyboardSelectAll"]);
     const OPTIONAL = ["recent", "mean", "std", "eval_mean", "eval_std", "norm", "gradient", "change", "age", "rate"];
     let api = null;
     let rows = [];
     let anchor = null;
-    let marked = new Set(); // the neurons whose rows are selected in the table
     let shown = null; // the neuron in the side panel
     let visible = ""; // the optional columns the table shows
 
@@ -77,13 +75,24 @@
         mark();
     }
 
-    function byHand() {
-        // What the hand changed, for the table may not have been marked since the last click on a tile.
-        const now = new Set(api.getSelectedRows().map((row) => row.id));
-        const chosen = new Set(model.current.neurons.filter((id) => now.has(id) || !marked.has(id)));
-        now.forEach((id) => marked.has(id) || chosen.add(id));
-        marked = now;
-        model.select(chosen);
+    // What the hand does to the table is taken while its event is handled: the grid tells of a selection only later, and
+    // until then what was chosen before may have been marked again, by a poll or by the component around the grid, which
+    // selects anew what it last heard of.
+    function watchHand(table) {
+        const ids = () => new Set(api && !api.isDestroyed() ? api.getSelectedRows().map((row) => row.id) : []);
+        let before = null;
+        if (table.dataset.watched) return; // the grid was made anew inside
+        table.dataset.watched = "yes";
+        for (const kind of ["click", "change", "keydown"]) {
+            table.addEventListener(kind, () => (before = ids()), true);
+            table.addEventListener(kind, () => {
+                const now = ids();
+                const added = [...now].filter((id) => !before.has(id));
+                const gone = new Set([...before].filter((id) => !now.has(id)));
+                if (!added.length && !gone.size) return;
+                model.select(new Set([...model.current.neurons.filter((id) => !gone.has(id)), ...added]));
+            });
+        }
     }
 
     async function ready() {
@@ -92,11 +101,8 @@
         if (found === api) return; // somebody else waited for it too, and was first
         api = found;
         visible = "";
-        api.addEventListener("selectionChanged", (event) => {
-            if (BY_HAND.has(event.source)) byHand();
-            // The component around the table selects anew what it last heard of, which may be older than what is chosen.
-            else if (event.source !== "api") markRows();
-        });
+        watchHand(document.getElementById("neuron-grid"));
+        api.addEventListener("selectionChanged", markRows);
         api.addEventListener("rowClicked", (event) => event.data && show(event.data.id));
         api.addEventListener("rowDataUpdated", markRows);
     }
@@ -126,7 +132,6 @@
         });
         if (on.length) api.setNodesSelected({ nodes: on, newValue: true, source: "api" });
         if (off.length) api.setNodesSelected({ nodes: off, newValue: false, source: "api" });
-        marked = chosen;
     }
 
     function draw(data, columns) {

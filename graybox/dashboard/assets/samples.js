@@ -4,7 +4,7 @@
     const same = () => window.dash_clientside.no_update;
     const GRID = "samples-grid";
     const SETTLES = 2500; // milliseconds between two refreshes by ourselves
-    const VOLATILE = new Set(["loss", "prediction", "encounters", "last_age"]);
+    const STEADY = new Set(["sample_id", "origin", "label", "discarded", "tags"]); // columns that training does not change
     let asked = null; // the filter the grid has
     let installed = null; // the source of rows the grid was given
     let api = null;
@@ -26,7 +26,8 @@
         const place = document.getElementById("samples-count");
         if (!place) return;
         const whole = (value) => Number(value).toLocaleString("en");
-        const some = page.matches !== page.all ? whole(page.matches) + " of " : "";
+        // What a query found, its own bar says.
+        const some = page.matches !== page.all && !asked.startsWith("view=") ? whole(page.matches) + " of " : "";
         const out = page.discarded ? " · " + whole(page.discarded) + " discarded" : "";
         setText(place, some + whole(page.all) + " samples" + out);
     }
@@ -45,14 +46,16 @@
                 fetch("/api/samples?" + query.toString())
                     .then(async (response) => {
                         const page = await response.json();
-                        if (!response.ok) throw new Error(page.error);
-                        return page;
+                        if (response.ok) return page;
+                        const view = new URLSearchParams(filter).get("view");
+                        if (response.status === 410 && view) window.dash_clientside.set_props("samples-lost", { data: view });
+                        throw new Error(page.error);
                     })
                     .then((page) => {
                         problem("");
                         summary(page);
                         params.successCallback(page.rows, page.matches);
-                        if (page.matches === 0) problem("No sample matches.");
+                        if (page.matches === 0) problem(page.all ? "No sample matches." : "This run has no samples yet.");
                     })
                     .catch((error) => {
                         params.failCallback();
@@ -68,7 +71,14 @@
         window.dash_clientside.set_props("sample-shown", { data: row });
     }
 
+    // The component around the grid tells of a selection only when it is not busy with one of its own.
+    function publish() {
+        const rows = api.getSelectedRows().map(({ run, origin, sample_id }) => ({ run, origin, sample_id }));
+        window.dash_clientside.set_props("samples-selected", { data: rows });
+    }
+
     function listen() {
+        api.addEventListener("selectionChanged", publish);
         api.addEventListener("cellFocused", (event) => {
             const node = event.rowIndex === null ? null : api.getDisplayedRowAtIndex(event.rowIndex);
             if (node && node.data && (!shown || shown.key !== node.data.key)) show(node.data);
@@ -92,20 +102,27 @@
         const sort = api.getColumnState().find((column) => column.sort);
         const filter = new URLSearchParams(asked || "");
         const moving = ["wrong", "min_loss", "max_loss"].some((name) => filter.get(name));
-        return !moving && !(sort && VOLATILE.has(sort.colId));
+        return !moving && (!sort || STEADY.has(sort.colId));
     }
 
-    async function querySamples(page, focus, changed, clicks, status, split, state, wrong, label, id, low, high) {
-        if (!page || page.includes("gb-hidden") || !status) return same();
-        live = status.run || live;
-        const triggered = (window.dash_clientside.callback_context.triggered || []).map((item) => item.prop_id);
+    function filtered(shownRun, split, state, wrong, label, id, low, high) {
         const filter = new URLSearchParams();
         const given = {
-            run: (focus || {}).run || live, split: split, status: state, wrong: wrong ? "1" : "", label: (label || []).join(","),
+            run: shownRun, split: split, status: state, wrong: wrong ? "1" : "", label: (label || []).join(","),
             id: id, min_loss: low, max_loss: high,
         };
         for (const [name, value] of Object.entries(given)) if (value) filter.set(name, String(value).trim());
-        const text = filter.toString();
+        return filter.toString();
+    }
+
+    const found = (view) => new URLSearchParams({ view: view.id, run: view.run }).toString();
+
+    async function querySamples(page, focus, changed, clicks, status, view, ...filters) {
+        if (!page || page.includes("gb-hidden") || !status) return same();
+        live = status.run || live;
+        const triggered = (window.dash_clientside.callback_context.triggered || []).map((item) => item.prop_id);
+        const shownRun = (focus || {}).run || live;
+        const text = view && view.run === shownRun ? found(view) : filtered(shownRun, ...filters);
         await ready();
         const now = Date.now();
         const byHand = triggered.some((name) => name.startsWith("samples-changed") || name.startsWith("samples-refresh"));
@@ -113,8 +130,8 @@
         const replaced = api.getGridOption("datasource") !== installed;
         if (text !== asked || replaced || (broken && now - refreshed > SETTLES)) {
             if (text !== asked) api.deselectAll();
-            if (run !== null && run !== given.run) show(null);
-            run = given.run;
+            if (run !== null && run !== shownRun) show(null);
+            run = shownRun;
             asked = text;
             refreshed = now;
             installed = source(text);
@@ -126,20 +143,13 @@
         return same();
     }
 
-    function countSelected(rows, status, focus) {
-        const live = !!(status && status.connected) && !(focus && focus.run && focus.run !== status.run);
-        const count = (rows || []).length;
-        const words = count > 1 ? " " + count.toLocaleString("en") : "";
-        return [!live || !count, !live || !count, "Discard" + words, "Restore" + words];
-    }
-
     // The picture of the sample looked at, with masks and boxes drawn over it or without.
     function showLabels(shown, address) {
         const plain = (address || "").replace(/&labels=1$/, "");
         return shown ? plain + "&labels=1" : plain;
     }
 
-    const functions = { querySamples, countSelected, showLabels };
+    const functions = { querySamples, showLabels };
     window.dash_clientside.graybox = Object.assign(window.dash_clientside.graybox || {}, functions);
 
     // A sample that cannot be read has no picture; the browser's own sign for that looks like a defect of the page.
@@ -149,6 +159,15 @@
             image.classList.add("gb-broken");
         }
     }, true);
+
+    // -- what cells hold; by these the grid tells whether a cell is to be drawn anew
+    const values = (window.dashAgGridFunctions = window.dashAgGridFunctions || {});
+    values.sampleLabel = (params) => (params.data ? params.data.label + "\u0000" + params.data.original : "");
+    values.sampleTags = (params) => (params.data ? params.data.tags.join("\u0000") : "");
+    values.sampleScore = (params) => {
+        const value = params.data && params.data.more[params.column.getColId().slice("column:".length)];
+        return value === undefined || value === null ? "" : value;
+    };
 
     // -- how cells look
     const cells = (window.dashAgGridComponentFunctions = window.dashAgGridComponentFunctions || {});
@@ -175,5 +194,31 @@
         const word = props.data.discarded ? "discarded" : "in training";
         const train = props.data.origin === "train" || props.data.discarded;
         return train ? h("span", { className: "gb-chip gb-chip-" + word.replace(" ", "-") }, word) : null;
+    };
+
+    cells.SampleLabel = function (props) {
+        if (!props.data) return null;
+        const { label, original } = props.data;
+        if (!original) return h("span", null, label);
+        return h("span", { className: "gb-label-cell", title: "Corrected; the data set says " + original },
+            h("span", { className: "gb-corrected" }, label || "none"), h("s", { className: "gb-muted" }, original));
+    };
+
+    cells.SampleTags = function (props) {
+        if (!props.data) return null;
+        const chips = props.data.tags.map((tag) => h("span", { className: "gb-chip gb-tag", key: tag }, tag));
+        return h("span", { className: "gb-tags", title: props.data.tags.join(", ") }, ...chips);
+    };
+
+    const FIGURE = /^-?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i;
+
+    cells.SampleScore = function (props) {
+        const text = String(props.value === undefined || props.value === null ? "" : props.value);
+        if (!props.data) return null;
+        if (!text) return h("span", { className: "gb-muted" }, "–");
+        const figure = FIGURE.test(text) ? Number(text) : NaN;
+        if (!Number.isFinite(figure)) return h("span", null, text);
+        const short = Number.isInteger(figure) ? figure.toLocaleString("en") : String(Number(figure.toPrecision(4)));
+        return h("span", { title: text }, short);
     };
 })();

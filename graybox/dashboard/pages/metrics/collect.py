@@ -15,7 +15,10 @@ from graybox.dashboard.view import STATE_WORDS, clock, count, metric, run_title
 from graybox.proto import experiment_service_pb2 as pb
 
 SHOWN_AT_FIRST = 5
-_QUIET = {"pause", "resume", "checkpoint", "checkpoint_save", "save_checkpoint", "plot_note"}
+_QUIET = {
+    "pause", "resume", "checkpoint", "checkpoint_save", "save_checkpoint", "plot_note", "evaluation_start",
+    "evaluation_end",
+}  # fmt: skip
 """Journal entries that are no intervention in the model, the data or the hyper-parameters."""
 
 
