@@ -1,7 +1,7 @@
 # Everything that is done with this project. `make` alone lists the verbs.
 #
 # PYTHON=python3.12   the interpreter the environment is made with
-# ARGS="..."          passed on: make run ARGS="--port 8060", make test ARGS="-k journal"
+# ARGS="..."          passed on: make run ARGS="--port 8060", make test ARGS="-k journal"; -n0 for one process
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -20,7 +20,7 @@ run: $(VENV)/.installed ## install, start backend and dashboard on the default e
 	@$(BIN)/graybox demo $(ARGS)
 
 test: $(VENV)/.installed-dev browser ## every test that is quick, a real browser among them
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n auto --maxprocesses 8 --dist loadfile $(ARGS)
 
 test-slow: $(VENV)/.installed-dev browser ## the tests that take long, and new examples for those of properties
 	$(BIN)/python -m pytest -m "slow or hypothesis" --hypothesis-profile=explore $(ARGS)
