@@ -16,8 +16,8 @@ memory      bytes for a sample in memory, and in samples.h5
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-import resource
 import statistics
 import tempfile
 import threading
@@ -89,6 +89,17 @@ def update(store: SampleStore, given: list[tuple[Any, ...]]) -> list[float]:
 def resident() -> int:
     """Bytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def most_of_a_child() -> int:
+    """The most bytes that any process of this one's had in memory; 0 where there is none."""
+    most = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+            if int(status["PPid"]) == os.getpid():
+                most = max(most, int(status.get("VmHWM", "0 kB").split()[0]))
+    return most * 1024
 
 
 def filled(folder: str, count: int) -> SampleStore:
@@ -205,7 +216,7 @@ def changes(store: SampleStore, given: list[tuple[Any, ...]], rounds: int, tell:
 
 def snapshots(store: SampleStore, given: list[tuple[Any, ...]], rounds: int, tell: Callable[[str, str], None]) -> None:
     """While batches go on coming, as in training."""
-    usual = sample_compaction.IN_THE_THREAD
+    usual, peak = sample_compaction.IN_THE_THREAD, 0
     took: dict[str, list[float]] = {"thread": [], "process": []}
     longest: dict[str, list[float]] = {"thread": [], "process": []}
     for _ in range(rounds):
@@ -217,6 +228,7 @@ def snapshots(store: SampleStore, given: list[tuple[Any, ...]], rounds: int, tel
             worst = 0.0
             while thread.is_alive():
                 worst = max(worst, *update(store, given[:10]))
+                peak = max(peak, most_of_a_child())
                 time.sleep(0.02)  # a training step
             thread.join()
             longest[where].append(worst)
@@ -224,7 +236,6 @@ def snapshots(store: SampleStore, given: list[tuple[Any, ...]], rounds: int, tel
     for where in took:
         tell(f"snapshot, in a {where}{' of its own' if where == 'process' else ''}", shown(took[where], 1e-3, "ms"))
         tell(f"longest update beside it, in a {where}", shown(longest[where], 1e-3, "ms"))
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
     tell("memory of the snapshot's process", f"{peak / 1e6:,.0f} MB")
 
 

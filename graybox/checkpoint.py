@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,8 @@ from graybox.store.runs import now_ms
 from graybox.structural_edits import edits_behind
 from graybox.structure.attributes import shape_attributes
 
+_log = logging.getLogger(__name__)
+
 
 class CheckpointKeeper:
     """Keeps and brings back the state of one session. `save` copies it at once and writes it in the background."""
@@ -42,8 +46,10 @@ class CheckpointKeeper:
         self.written_step = -1
         """The step of the newest checkpoint that is whole on the disk."""
         self._checked: tuple[str, dict[str, Any]] | None = None
+        self._pinned: set[str] = set()
+        """What was gone back to, or is about to be: no rule removes it."""
         self._copying: Space | None = None
-        session.optimizer.before_change = self.settle
+        session.optimizer.before_change = session.stores.samples.before_change = self.settle
         self._spaces = Spaces(1)
         # The weights of the newest checkpoint are what neurons tell their changes from, until the next one.
         self._weight_spaces = Spaces(2)
@@ -51,7 +57,8 @@ class CheckpointKeeper:
 
     def save(self, reason: str, name: str = "", metrics: Mapping[str, float] | None = None) -> Future[CheckpointRecord]:
         """Keep the present. The future is done when the checkpoint is whole on the disk; its exception is a
-        StorageError. The optimizer's state is copied while a forward and a backward pass go on; a step of it waits.
+        StorageError. What the optimizer keeps, and the samples, are copied while a forward and a backward pass go on;
+        what changes them waits.
 
         metrics: by "split/metric", what is known where this branch has measured nothing yet.
         """
@@ -100,9 +107,10 @@ class CheckpointKeeper:
         return stores.flusher.submit(write)
 
     def settle(self) -> None:
-        """Until the newest checkpoint's copy of the optimizer's state is made. Called before that changes."""
-        if self._copying is not None:
-            self._copying.settle()
+        """Until the newest checkpoint's copy is made. Called before the optimizer's state or a sample changes."""
+        copying = self._copying  # asked for once: a snapshot of the samples comes from another thread
+        if copying is not None:
+            copying.settle()
             self._copying = None
 
     def _write(self, facts: dict[str, Any], payload: dict[str, Any]) -> CheckpointRecord:
@@ -113,6 +121,8 @@ class CheckpointKeeper:
         payload["edits"] = edits_behind(entries, payload["journal_sequence"], checkpoints.list())
         path = checkpoints.path(facts["id"])
         try:
+            # First what it builds on: it must not know of entries that a power cut could still take away.
+            stores.journal.sync()
             written = write_payload(path, payload, checkpoints.shared)
             record = checkpoints.add(
                 CheckpointRecord(
@@ -129,10 +139,21 @@ class CheckpointKeeper:
                 checkpoints.collect()
             raise
         self.written_step = record.step
-        # A replay that comes through a restore loads what was restored.
-        needed = frozenset(str(e.arguments["id"]) for e in entries if e.kind == "checkpoint_restore")
-        checkpoints.apply_retention(self.session.experiment.checkpoints, needed)
+        self._remove_old()
         return record
+
+    def _remove_old(self) -> None:
+        """As the experiment's rule says. A disk that refuses is told in the log: the new checkpoint is whole, and the
+        next one tries again."""
+        stores = self.session.stores
+        # A replay that comes through a restore loads what was restored.
+        restored = {str(e.arguments["id"]) for e in stores.journal.entries() if e.kind == "checkpoint_restore"}
+        try:
+            stores.checkpoints.apply_retention(
+                self.session.experiment.checkpoints, frozenset(restored | self._pinned.copy())
+            )
+        except StorageError as error:
+            _log.warning("old checkpoints could not be removed: %s", error)
 
     def _metrics_of_branch(self) -> dict[str, float]:
         latest = self.session.stores.metrics.latest()
@@ -144,6 +165,7 @@ class CheckpointKeeper:
 
     def check(self, record: CheckpointRecord, *, weights_only: bool = False) -> None:
         """Whether it can be restored: raises what `load` raises. The `load` that follows does not read it again."""
+        self._pinned.add(record.id)  # before the checkpoint of the present is written, which may push this one out
         self._checked = (record.id, self.load(record, weights_only=weights_only))
 
     def load(self, record: CheckpointRecord, *, weights_only: bool = False) -> dict[str, Any]:
@@ -221,7 +243,7 @@ def copy_of(session: Session, space: Space | None = None, weights: Space | None 
         "stream": asdict(session.stream.position),
         "audit": session.audit.state(),
         "data": session.data.identities(),
-        "samples": stores.samples.copied(np.array if space is None else space.copy_array),
+        "samples": stores.samples.copied(np.array if space is None else partial(space.copy_array, later=True)),
         "task": to_plain(experiment.task.state_dict(), space),
         "random": random_state(),
     }
@@ -266,7 +288,6 @@ def _load_weights(session: Session, payload: Mapping[str, Any]) -> None:
         if name in others and value.shape == others[name].shape:
             value.copy_(others[name])
     session.network.load_state_dict(from_plain(payload["model"]))
-    session.network.remember_weights()
     session.structure_changed()
 
 
@@ -286,6 +307,7 @@ def restore_all(session: Session, payload: Mapping[str, Any]) -> None:
     layers = dict(session.network.named_layers())
     for name, state in payload["layers"].items():
         layers[name].load_ops_state(from_plain(state))
+    session.network.remember_weights()  # which loading what is known of the neurons forgot
     session.optimizer.load_state_dict(from_plain(payload["newcomers"]))
     session.network.set_age(payload["age"])
     session.step = payload["step"]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from graybox.store.checkpoints import CheckpointCatalogue, CheckpointRecord
 from graybox.store.journal import Journal
 from graybox.store.root import Root
-from graybox.store.runs import RunFolder
+from graybox.store.runs import Branch, RunFolder
 
 if TYPE_CHECKING:
     from graybox.experiment import Experiment
@@ -71,6 +71,12 @@ class CheckpointManager:
             else:
                 last[record.branch] = record.ordinal
         return parents
+
+    @property
+    def branches(self) -> list[Branch]:
+        """The run's branches by number, with parents, names and notes; none without a run."""
+        run = self._run()
+        return [] if run is None else run.branches
 
     @property
     def next_id(self) -> int:

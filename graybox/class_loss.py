@@ -63,8 +63,8 @@ def parse_class_weights(text: str, class_names: Sequence[str], classes: int) -> 
             weight = float(number)
         except ValueError:
             weight = -1.0
-        if not 0 < weight <= MAX_CLASS_WEIGHT:
-            raise Invalid(f"the weight of class {name} is a number above 0 and at most 1e6, not {number!r:.100}")
+        if not 0 <= weight <= MAX_CLASS_WEIGHT:
+            raise Invalid(f"the weight of class {name} is a number from 0 to 1e6, not {number!r:.100}")
         found[label] = weight
     return found
 
@@ -74,4 +74,4 @@ def class_weights_text(weights: Mapping[int, float], class_names: Sequence[str])
     named = {class_names[label] if label < len(class_names) else str(label): w for label, w in weights.items()}
     plain = all("," not in name and "=" not in name and name == name.strip() for name in named)
     items = named.items() if plain else ((str(label), weight) for label, weight in weights.items())
-    return ", ".join(f"{name}={weight:.9g}" for name, weight in items if weight != 1)
+    return ", ".join(f"{name}={repr(weight).removesuffix('.0')}" for name, weight in items if weight != 1)

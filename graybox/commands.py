@@ -241,6 +241,15 @@ class SetPlotNote(Command):
 
 
 @dataclass(frozen=True)
+class NoteBranch(Command):
+    """What a branch is called, and a note on it; None leaves it as it is, an empty text removes it."""
+
+    branch: int
+    name: str | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
 class ReadWeights(Command):
     """A copy of a layer's "weight" or "bias". The outcome's value is a NumPy array."""
 

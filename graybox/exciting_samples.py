@@ -160,8 +160,10 @@ class ExcitingSamples:
         place = torch.cat((place, place.new_full((1,), -1))).to(self.columns.device)
         last = len(place) - 1
         ids = place[self.columns["ids"].clamp(-1, last)]  # -1 is the last place, which leads to none
-        self.columns["ids"].copy_(ids)
-        self.columns["values"].masked_fill_(ids < 0, -torch.inf)
+        # Those that make room go to the end.
+        values, order = self.columns["values"].masked_fill(ids < 0, -torch.inf).topk(TOP_SAMPLES, dim=0)
+        self.columns["values"].copy_(values)
+        self.columns["ids"].copy_(ids.gather(0, order))
         waiting = place[self._waiting_ids[: self._number_waiting].clamp(-1, last)]
         self._waiting_ids[: self._number_waiting] = waiting
         self.columns["waiting"][: self._number_waiting].masked_fill_((waiting < 0)[:, None], -torch.inf)

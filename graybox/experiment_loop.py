@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from graybox.checks import checked_name, in_range, whole_in_range
 from graybox.commands import (
     Command,
+    NoteBranch,
     Pause,
     RestoreCheckpoint,
     Resume,
@@ -189,6 +190,11 @@ class ExperimentLoop:
         runs by itself. Raises NotFound for an unknown id, Refused where it does not fit."""
         number = whole_in_range("checkpoint_id", checkpoint_id, 1)
         self.loop().command(RestoreCheckpoint(f"{number:06d}"))
+
+    def note_branch(self, branch: int, *, name: str | None = None, note: str | None = None) -> None:
+        """What a branch of the run is called, and a note on it; None leaves it as it is, an empty text removes it.
+        Raises NotFound for a branch that is not there."""
+        self.loop().command(NoteBranch(whole_in_range("branch", branch, 0), name, note))
 
     # -- settings --------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from graybox.checks import LARGEST_INTEGER
-from graybox.errors import Invalid, Refused
+from graybox.errors import GrayboxError, Invalid, Refused
 from graybox.experiment_loop import MAX_BATCH_SIZE, MAX_LEARNING_RATE
 from graybox.learning_rate import rescale_learning_rate
 from graybox.session import Session
@@ -19,6 +19,7 @@ __all__ = ["SETTINGS", "Setting", "apply_changes", "check_changes", "describe_al
 
 _log = logging.getLogger(__name__)
 
+_OF_STATE = ("optimizer.", "scheduler.")
 DESCRIBED_EVERY = 0.5
 """Seconds: what changes only when a person or a schedule changes it is not read anew after each step."""
 
@@ -130,12 +131,22 @@ def apply_changes(session: Session, changes: Mapping[str, Any]) -> dict[str, Any
 
 
 def restore_live(session: Session, values: Mapping[str, Any]) -> None:
-    """Set the live hyper-parameters that a person had set to these values, and all others to what the experiment says.
-    One that the experiment no longer has is left out, with a warning."""
+    """Set the live hyper-parameters that a person had set to these values, and all others to what the experiment says;
+    but for those of optimizer and schedule, which their own state brings back. One that the experiment no longer has,
+    or whose code refuses the value, is left as it is, with a warning: the rest of a checkpoint does not depend on it.
+    """
     for name in [*session.live, *values]:
-        if name not in session.live_settings:
+        setting = session.live_settings.get(name)
+        if setting is None:
             _log.warning("left out the hyper-parameter %s: this experiment has none of that name", name)
             continue
         value = values.get(name, session.as_built[name])
-        session.live_settings[name].write(session, value)
+        if name.startswith(_OF_STATE) and name != "scheduler.runs":
+            value = setting.read(session)
+        elif setting.read(session) != value:
+            try:
+                setting.write(session, value)
+            except (GrayboxError, RuntimeError, OSError) as error:
+                _log.warning("the hyper-parameter %s stays as it is: %s", name, error)
+                value = setting.read(session)
         session.note_live(name, value)

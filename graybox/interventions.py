@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from graybox import branch_notes
 from graybox.checkpoint import CheckpointKeeper, restore_all, restore_weights
 from graybox.commands import (
     AUDIT,
@@ -18,6 +19,7 @@ from graybox.commands import (
     CopyColumn,
     DeleteColumn,
     EditNeurons,
+    NoteBranch,
     Pause,
     RecordQuery,
     Redo,
@@ -64,6 +66,7 @@ class Interventions:
             **self.samples.perform,
             "checkpoint_restore": self._checkpoint_restore,
             "plot_note": self._plot_note,
+            branch_notes.KIND: lambda arguments, _: branch_notes.perform(session.stores.run, arguments),
             UNDO: self._undo,
             REDO: self._redo,
         }
@@ -100,6 +103,8 @@ class Interventions:
                 return Intervention("checkpoint_restore", {"id": record.id, "weights_only": weights_only})
             case SetPlotNote():
                 return self._resolve_note(command)
+            case NoteBranch():
+                return branch_notes.resolve(self.session.stores.run, command)
         raise Invalid(f"unknown command {type(command).__name__}")
 
     def _resolve_note(self, command: SetPlotNote) -> Intervention:

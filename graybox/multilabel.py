@@ -105,6 +105,11 @@ def class_flags(target: Any, logits: torch.Tensor) -> torch.Tensor:
     """The target in the type of the logits, [batch, classes]. Raises Invalid, saying what is there instead."""
     if isinstance(target, Mapping) and CLASS_NUMBERS in target:
         numbers = target[CLASS_NUMBERS]
+        if logits.shape[1] == 2 and numbers.shape[1] == 2 and bool((numbers >= 0).all(1).any()):
+            raise Invalid(
+                "of two classes a label such as [0, 1] may be a list of both, or a 0 or 1 for each; give labels as "
+                "tensors with a number for each class"
+            )
         flags = logits.new_zeros((len(logits), logits.shape[1] + 1))
         # What is not there goes to a column of its own. A class that the network does not have is an error of scatter.
         flags.scatter_(1, torch.where(numbers < 0, logits.shape[1], numbers + (numbers >= logits.shape[1])), 1.0)

@@ -1,5 +1,5 @@
-"""The global random generators as they stand, as tensors and plain values: what a user's own code outside of steps draws
-from."""
+"""The global random generators as they stand, as tensors and plain values: what a user's own code outside of steps
+draws from."""
 
 from __future__ import annotations
 

@@ -6,6 +6,9 @@ import logging
 from collections import deque
 from collections.abc import Mapping
 
+import numpy as np
+from numpy.typing import NDArray
+
 from graybox.checkpoint import CheckpointKeeper, restore_all
 from graybox.commands import Command, Resume
 from graybox.errors import NotFound, Refused
@@ -17,6 +20,8 @@ from graybox.store.journal import JournalEntry
 
 _log = logging.getLogger(__name__)
 
+Signals = dict[str, dict[str, NDArray[np.float32]]]
+
 
 class Recovery:
     """What is left to replay. `advance` does one piece of it, so that whoever owns the training stays in control."""
@@ -27,6 +32,8 @@ class Recovery:
         self._entries = deque(entries)
         self.total = len(entries)
         self.stopped = False
+        self.logged: Signals = {}
+        """What the user's code had logged of samples when the process ended: no entry of the journal does it again."""
 
     def stop(self, description: Mapping[str, str]) -> None:
         """A replayed step failed: show it, and wait for somebody to resume."""
@@ -53,6 +60,7 @@ class Recovery:
         """One step, one batch of an evaluation, or one entry. Answers False when nothing was left. Raises what a step
         raises; the next call tries the same again."""
         if not self._entries:
+            self._bring_logged()
             return False
         entry = self._entries[0]
         if entry.outcome != "applied":
@@ -91,6 +99,17 @@ class Recovery:
             if entry.outcome == "applied":
                 self._perform(entry)
 
+    def _bring_logged(self) -> None:
+        samples = self.session.stores.samples
+        for split, signals in self.logged.items():
+            for name, values in signals.items():
+                now = samples.splits[split].notes.signals.get(name)
+                differ = ~np.isnan(values) if now is None else ~np.isnan(values) & (now != values)
+                rows = np.flatnonzero(differ)
+                if len(rows):
+                    samples.log_signal(split, name, rows, values[rows])
+        self.logged = {}
+
     def _pass_over(self, entry: JournalEntry) -> None:
         """An entry that did nothing."""
 
@@ -114,6 +133,10 @@ def begin_recovery(session: Session, keeper: CheckpointKeeper, interventions: In
     if record is None:
         return None
     payload = keeper.load(record)
+    logged = {
+        split: {name: values.copy() for name, values in columns.notes.signals.items()}
+        for split, columns in stores.samples.splits.items()
+    }
     session.data.go_back_to(payload.get("data", {}))
     restore_all(session, payload)
     keeper.written_step = record.step
@@ -130,4 +153,7 @@ def begin_recovery(session: Session, keeper: CheckpointKeeper, interventions: In
             "with those once and stop it, or start a new run"
         )
     _log.info("loaded checkpoint %s (step %d); %d journal entries to replay", record.id, record.step, len(entries))
-    return Recovery(session, interventions, entries)
+    recovery = Recovery(session, interventions, entries)
+    if not session.data.pending:  # else its rows are other samples
+        recovery.logged = logged
+    return recovery

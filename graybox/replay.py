@@ -88,11 +88,14 @@ class Report:
     step: int = 0
     entries: int = 0
     compared: list[Comparison] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+    """Checkpoints that are broken, or of moments that the replay did not come to."""
 
     @property
     def identical(self) -> bool:
-        """Whether every checkpoint that could be compared has the same bits."""
-        return not any(each.differs for each in self.compared)
+        """Whether a checkpoint beyond the first, with which a replay begins, was compared, and all have the same
+        bits."""
+        return len(self.compared) > 1 and not any(each.differs for each in self.compared)
 
 
 class Replay:
@@ -177,6 +180,8 @@ class Replay:
         last = [record.step for record in self.source.records if record.branch == session.branch]
         self.until(max([session.step, *last]), audited=session.audit.batches)
         self.report.step = session.step
+        compared = {each.checkpoint for each in self.report.compared}
+        self.report.left_out = [record.id for record in self.source.records if record.id not in compared]
         return self.report
 
     # -- comparing -------------------------------------------------------------------------------------

@@ -76,7 +76,9 @@ class SampleInterventions:
             case TagSamples():
                 tag = checked_note_name(command.tag, "tag")
                 if command.value and tag in RESERVED_TAGS:
-                    raise Refused(f"the tag {tag} is given by training itself, to samples that fail; choose another name")
+                    raise Refused(
+                        f"the tag {tag} is given by training itself, to samples that fail; choose another name"
+                    )
                 kind = "tag_add" if command.value else "tag_remove"
                 return Intervention(kind, {"tag": tag, **self._inline(self._rows_of(command))})
             case CorrectLabels():
@@ -245,12 +247,22 @@ class SampleInterventions:
 
     def _copy(self, arguments: Mapping[str, Any]) -> Performed:
         samples, source, name = self.session.stores.samples, arguments["source"], arguments["name"]
-        like = kind_of(source, list(self._splits.values()))
+        blobs = self.session.stores.blobs
+        if "values_blob" in arguments:  # done again: what it held then, not what the source holds by now
+            values, digest = blobs.get(arguments["values_blob"]), arguments["values_blob"]
+        else:
+            like = kind_of(source, list(self._splits.values()))
+            values = {split: copied_column(columns, source, like) for split, columns in self._splits.items()}
+            digest = blobs.put(values)
         with all_or_nothing(lambda: self._drop(name)):
-            for split, columns in self._splits.items():
-                samples.keep_column(split, name, copied_column(columns, source, like))
+            for split, column in values.items():
+                samples.keep_column(split, name, column)
         return Performed(
-            f"Copied column {source} to {name}", undo={"name": name}, value=0, take_back=lambda: self._drop(name)
+            f"Copied column {source} to {name}",
+            undo={"name": name},
+            value=0,
+            decided={"values_blob": digest},
+            take_back=lambda: self._drop(name),
         )
 
     def _delete(self, arguments: Mapping[str, Any]) -> Performed:
@@ -276,12 +288,36 @@ class SampleInterventions:
         }
 
     def _put_column(self, name: str, held: Mapping[str, np.ndarray], logged: list[str]) -> None:
-        samples = self.session.stores.samples
-        for split, values in held.items():
-            if split in logged:
-                samples.log_signal(split, name, np.arange(len(values)), values)
-            else:
-                samples.keep_column(split, name, values)
+        """Put back what was deleted: all of it or nothing. What the user's code has logged under the name since stays,
+        and a column that was copied comes back beside it under another name."""
+        samples, splits = self.session.stores.samples, self._splits
+        copies = [split for split in held if split not in logged]
+        free = name
+        if any(self._has(splits[split], name) for split in copies):
+            taken = {known for columns in splits.values() for known in _own_columns(columns)}
+            free = next(n for n in (f"{name}_{number}" for number in range(2, 1_000)) if n not in taken)
+        made: list[str] = []
+
+        def take_back() -> None:
+            for split in made:
+                samples.drop_column(split, free)
+
+        with all_or_nothing(take_back):
+            for split in copies:
+                samples.keep_column(split, free, held[split])
+                made.append(split)
+        for split in logged:
+            if split in held and split in splits:
+                self._put_signal(split, name, held[split])
+
+    def _put_signal(self, split: str, name: str, values: np.ndarray) -> None:
+        notes = self._splits[split].notes
+        now = notes.signals.get(name)
+        if now is None and name in notes.copies:
+            return  # somebody has copied another column to this name since
+        missing = ~np.isnan(values) if now is None else np.isnan(now) & ~np.isnan(values)
+        rows = np.flatnonzero(missing)
+        self.session.stores.samples.log_signal(split, name, rows, values[rows])
 
     def _done(
         self,

@@ -82,7 +82,7 @@ class SampleStream:
         self._weights = weights
         self._seed = seed
         self._shuffle = shuffle
-        self._order: tuple[tuple[int, int], EpochOrder] | None = None
+        self._order: tuple[int, Weights | None, EpochOrder] | None = None
         self._planned: deque[_Planned] = deque()
         # Where the plan goes on once all that was planned is used up.
         self._planned_to: Position | None = None
@@ -175,7 +175,7 @@ class SampleStream:
         empty_epochs = 0
         while True:
             version, discarded = self._discarded()
-            order = self._epoch_order(position.epoch, version)
+            order = self._epoch_order(position.epoch)
             # Two more than a batch, to see whether exactly one sample would be left over for the last batch.
             left = first_kept(order.rows, discarded, order.index_of(position), self.batch_size + 2)
             alone = left.size == 1 and self.batch_size > 1
@@ -208,13 +208,12 @@ class SampleStream:
         weights = self._weights()
         return int(np.count_nonzero(~discarded if weights is None else ~discarded & (weights > 0)))
 
-    def _epoch_order(self, epoch: int, version: int) -> EpochOrder:
-        weights = self._weights()
-        key = (epoch, -1 if weights is None else version)
-        if self._order is None or self._order[0] != key:
+    def _epoch_order(self, epoch: int) -> EpochOrder:
+        weights = self._weights()  # other ones are another array
+        if self._order is None or self._order[0] != epoch or self._order[1] is not weights:
             order = EpochOrder.of(self._seed, epoch, self._count, shuffle=self._shuffle, weights=weights)
-            self._order = (key, order)
-        return self._order[1]
+            self._order = (epoch, weights, order)
+        return self._order[2]
 
 
 def _seed_of(seed: int, epoch: int, row: int, copy: int) -> int:

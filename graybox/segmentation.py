@@ -64,7 +64,7 @@ class Segmentation(PairTask):
         if self.criterion is not None or not self.classes or not isinstance(target, torch.Tensor) or target.dim() < 3:
             return None
         # 255 counts for nothing, however many classes there are.
-        return ((target >= self.classes) & (target != IGNORED)).flatten(1).any(1)
+        return (((target >= self.classes) | (target < 0)) & (target != IGNORED)).flatten(1).any(1)
 
 
 def class_map(target: Any, logits: torch.Tensor) -> torch.Tensor:

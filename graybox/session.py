@@ -36,6 +36,7 @@ from graybox.store.runs import RunFolder, now_ms
 from graybox.store.sample_columns import SplitColumns
 from graybox.store.sample_notes import BAD_LOSS
 from graybox.store.samples import SampleStore
+from graybox.store.targets import LabelKind
 from graybox.surgery import Surgeon
 from graybox.tracking import RecordSettings
 from graybox.training_step import BatchOutcome, TrainingStep
@@ -80,6 +81,7 @@ class Stores:
         for target in (stores.journal, stores.metrics, stores.samples):
             stores.flusher.watch(target)
         stores.flusher.every(60.0, stores.samples.snapshot, apart=True)
+        stores.flusher.submit(stores.checkpoints.collect)  # what a killed process left
         return stores
 
     def close(self) -> None:
@@ -348,6 +350,8 @@ def record_settings(experiment: Experiment) -> RecordSettings:
     settings = experiment.record
     if settings.classes:
         return settings
+    if experiment.label_reader.kind not in (None, LabelKind.CLASS):
+        return replace(settings, classes=0)  # a sample is of no one class
     labels = experiment.datasets["train"].labels()
     known = len(experiment.class_names) or (0 if labels is None or not labels.size else int(labels.max()) + 1)
     return replace(settings, classes=known if known <= MAX_CLASSES else 0)

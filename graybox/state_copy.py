@@ -33,7 +33,7 @@ class Space:
         self._at: dict[bool, tuple[int, int]] = {}
         self._on_its_way: set[torch.device] = set()
         self._arrivals: list[torch.cuda.Event] = []
-        self._later: list[tuple[np.ndarray[Any, Any], torch.Tensor]] = []
+        self._later: list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any] | torch.Tensor]] = []
         self._thread: threading.Thread | None = None
         self.reset()
 
@@ -73,12 +73,15 @@ class Space:
         self._on_its_way |= {source.device} if source.is_cuda else set()
         return copied
 
-    def copy_array(self, array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """A contiguous copy of an array of numbers. It is a view of this memory."""
+    def copy_array(self, array: np.ndarray[Any, Any], *, later: bool = False) -> np.ndarray[Any, Any]:
+        """A contiguous copy of an array of numbers. It is a view of this memory. later: as for `copy`."""
         if array.nbytes < SMALL:
             return array.copy()
         made: np.ndarray[Any, Any] = self._take(array.nbytes)[1].view(array.dtype).reshape(array.shape)
-        np.copyto(made, array)
+        if later:
+            self._later.append((made, array))
+        else:
+            np.copyto(made, array)
         return made
 
     def start(self) -> None:
@@ -107,7 +110,7 @@ class Space:
 
     def _catch_up(self) -> None:
         for place, source in self._later:
-            np.copyto(place, bytes_of(source))
+            np.copyto(place, bytes_of(source) if isinstance(source, torch.Tensor) else source)
         self._later.clear()
 
     def _take(self, size: int, *, pinned: bool = False) -> tuple[torch.Tensor, np.ndarray[Any, Any]]:

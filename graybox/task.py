@@ -154,7 +154,8 @@ class Classification(PairTask):
             return None
         if not isinstance(target, torch.Tensor) or target.dim() != 1 or target.is_floating_point():
             return None
-        return target >= self.classes
+        ignored = getattr(self.criterion, "ignore_index", -100)  # as torch has it where nothing is said
+        return ((target >= self.classes) | (target < 0)) & (target != ignored)
 
     def state_dict(self) -> dict[str, Any]:
         return {"output_kind": self.output_kind}

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,22 +23,28 @@ from graybox.checkpoint import (
     capture,
     from_plain,
     load_optimizer,
+    other_buffers,
     read_payload,
     restore_all,
+    restore_weights,
     to_plain,
     write_payload,
 )
-from graybox.errors import Refused, StorageError
+from graybox.errors import Invalid, Refused, StorageError
 from graybox.hyper_parameters import apply_changes
 from graybox.launch import launch
 from graybox.model_with_ops import DepType
 from graybox.modules_with_ops import LinearWithNeuronOps
-from graybox.neuron_ops import Freeze, Reinitialize, SetLearningRate
+from graybox.neuron_ops import Freeze, Reinitialize, RemoveNeurons, SetLearningRate
 from graybox.optimizer_with_ops import ELEMENTWISE
 from graybox.session import Session
-from tests.patience import PATIENCE
-from tests.small_experiments import DropNet, Opened, toy_data, toy_experiment, whole_state
-from tests.small_networks import differences
+from graybox.state_copy import Space
+from graybox.store.checkpoints import CheckpointCatalogue
+from graybox.store.retention import KeepCheckpoints
+from tests.conftest import REPOSITORY
+from tests.patience import PATIENCE, wait_until
+from tests.small_experiments import DropNet, Opened, tick_until, toy_data, toy_experiment, whole_state
+from tests.small_networks import differences, random_state
 
 OPTIMIZERS: dict[str, Any] = {
     "Adam": {"optimizer_class": optim.Adam},
@@ -112,21 +123,24 @@ def test_a_payload_belongs_to_its_moment(opened: Make) -> None:
         assert differences(before, whole_state(session)) == []
 
 
+@pytest.mark.parametrize("part", ["file", "shared content"])
 @pytest.mark.parametrize("damage", ["flip", "cut", "gone"])
 def test_a_broken_checkpoint_is_named_and_passed_over(
-    root: Path, damage: str, caplog: pytest.LogCaptureFixture
+    root: Path, part: str, damage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def start() -> Any:
         return launch(toy_experiment(checkpoint_frequency=5), root_directory=root)
 
     training = start()
-    while training.trainer.session.step < 12:
-        training.trainer.tick()
+    tick_until(training, lambda: training.trainer.session.step == 12)
     training.close()
     expected = whole_state(training.trainer.session)
     *_, before, last = training.stores.checkpoints.list()
     assert (before.step, last.step, last.reason) == (10, 12, "exit")
+    own = set(last.chunks) - set(before.chunks)
     file = training.stores.checkpoints.folder / last.file
+    if part == "shared content":
+        file = next(path for path in training.stores.checkpoints.shared.folder.iterdir() if path.name[:64] in own)
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     if damage == "gone":
@@ -138,7 +152,7 @@ def test_a_broken_checkpoint_is_named_and_passed_over(
     try:
         assert last.id in caplog.text and "missing or broken" in caplog.text
         session = again.trainer.session
-        with pytest.raises(StorageError, match=f"checkpoint {last.id} is broken"):
+        with pytest.raises(StorageError, match=f"checkpoint {last.id} is broken: .*(fit|no shared content)"):
             CheckpointKeeper(session).load(last)
         assert session.step == 10
         train(session, 2)
@@ -172,7 +186,7 @@ def test_what_does_not_fit_is_refused_with_the_first_difference(opened: Make, ch
     train(first.session, 2)
     record = CheckpointKeeper(first.session).save("asked").result(PATIENCE)
     other = opened(**changes)
-    other.session.stores.checkpoints.folder = first.stores.checkpoints.folder
+    other.session.stores.checkpoints = CheckpointCatalogue(first.stores.checkpoints.folder)
     before = whole_state(other.session)
     keeper = CheckpointKeeper(other.session)
     for ask in (keeper.check, keeper.load):
@@ -200,17 +214,392 @@ def test_what_was_checked_is_not_read_again_and_never_served_twice(opened: Make)
     assert differences(expected, whole_state(each.session)) == []
 
 
-def test_ids_go_on_and_automatic_ones_are_kept_to_the_newest(opened: Make) -> None:
+def test_ids_go_on_and_automatic_ones_are_kept_as_the_rule_says(opened: Make) -> None:
+    """By default the newest ten; what only those that went held goes with them."""
     each = opened()
-    keeper = CheckpointKeeper(each.session)
+    keeper, checkpoints = CheckpointKeeper(each.session), each.stores.checkpoints
     keeper.save("asked", "mine").result(PATIENCE)
     for _ in range(12):
         train(each.session, 1)
         last = keeper.save("automatic").result(PATIENCE)
-    records = each.stores.checkpoints.list()
+    records = checkpoints.list()
     assert records[0].name == "mine" and len(records) == 11
     assert records[-1].id == last.id == "000013"
     assert last.metrics["train/loss"] == pytest.approx(each.session.last_train.loss)  # type: ignore[union-attr]
+    named = {name for record in records for name in record.chunks}
+    assert {path.name[:64] for path in checkpoints.shared.folder.iterdir()} == named
+
+
+def test_the_rule_of_the_experiment_is_kept_to(root: Path) -> None:
+    rule = KeepCheckpoints(last=2, every=20, best="val/loss", best_count=2)
+    training = launch(
+        toy_experiment(checkpoint_frequency=5, full_eval_frequency=5, checkpoints=rule), root_directory=root
+    )
+    try:
+        tick_until(training, lambda: training.trainer.session.step == 61)
+        training.stores.flusher.drain()
+        found = training.stores.metrics.read(full=True, metric="loss").points
+        points = [found.point(index) for index in range(len(found.step))]
+        losses = {point.step: point.value for point in points if point.split == "val" and point.step <= 60}
+        assert sorted(losses) == list(range(5, 61, 5))
+        best = sorted(losses, key=losses.__getitem__)[:2]
+        assert [record.step for record in training.stores.checkpoints.list()] == sorted({0, 20, 40, 55, 60, *best})
+    finally:
+        training.close()
+
+
+def test_what_is_no_rule_is_refused() -> None:
+    with pytest.raises(Invalid, match=r"checkpoints is a graybox.KeepCheckpoints, for example .*, not a int"):
+        toy_experiment(checkpoints=5)
+
+
+# -- copies that are made in memory used before, and while training goes on ---------------------------------------
+
+
+def whole_evaluation(session: Session) -> None:
+    session.advance_evaluation()
+    while session.evaluation is not None:
+        session.advance_evaluation()
+
+
+CHANGES: dict[str, Callable[[Session], object]] = {
+    "a step": lambda session: session.train_one_step(),
+    "discarding": lambda session: session.stores.samples.set_discarded("train", [5], True),
+    "an evaluation": lambda session: whole_evaluation(session),
+    "moments that start anew": lambda session: session.optimizer.renew(
+        session.network.find_layer("hidden")[1].weight, 0, torch.tensor([3])
+    ),
+    "a whole state": lambda session: session.stores.samples.load_state(session.stores.samples.state()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_the_state_waits_for_its_copy(opened: Make, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    each = opened(model=Wide(), train_dataset=toy_data(2_000), eval_dataset=toy_data(8, seed=1))
+    session, keeper = each.session, CheckpointKeeper(each.session)
+    train(session, 3)
+    expected = whole_state(session)
+    go, changed, forward = threading.Event(), threading.Event(), threading.Event()
+    catch_up = Space._catch_up
+
+    def late(space: Space) -> None:
+        assert go.wait(PATIENCE)
+        catch_up(space)
+
+    monkeypatch.setattr(Space, "_catch_up", late)
+    written = keeper.save("automatic")
+    hook = session.network.register_forward_hook(lambda *_: forward.set())
+    owner = threading.Thread(target=lambda: (CHANGES[change](session), changed.set()))
+    owner.start()
+    if change in ("a step", "an evaluation"):
+        assert forward.wait(PATIENCE)  # so far it comes
+    assert not changed.wait(0.05) and not written.done()
+    go.set()
+    wait_until(changed.is_set, change)
+    owner.join(PATIENCE)
+    hook.remove()
+    record = written.result(PATIENCE)
+    assert change == "a whole state" or differences(expected, whole_state(session)) != []
+    restore_all(session, keeper.load(record))
+    assert differences(expected, whole_state(session)) == []
+
+
+class Wide(nn.Module):
+    """Large enough for its tensors to be copied into memory that is used again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(16, 2_000)
+        self.norm = nn.BatchNorm1d(2_000)
+        self.out = nn.Linear(2_000, 3)
+        self.register_buffer("steps", torch.zeros(1), persistent=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.steps += 1
+        logits: torch.Tensor = self.out(torch.relu(self.norm(self.hidden(x.flatten(1)))))
+        return logits
+
+
+def test_checkpoints_in_a_row_each_hold_their_own_moment(opened: Make) -> None:
+    """While one is written the next is copied, edits exchange tensors, restores write over them."""
+    each = opened(model=Wide(), checkpoints=KeepCheckpoints(last=50))
+    session, keeper = each.session, CheckpointKeeper(each.session)
+    moments: list[Any] = []
+
+    def save() -> None:
+        moments.append((keeper.save("automatic"), whole_state(session), random_state()))
+
+    train(session, 2)
+    for number in range(3):
+        save()
+        save()  # nothing lies between
+        session.surgeon.apply(session.surgeon.plan(Reinitialize("hidden", (number, 7))), number)
+        save()
+        train(session, 1)
+        save()
+        session.surgeon.apply(session.surgeon.plan(RemoveNeurons("hidden", (number,))), number)
+        session.structure_changed()
+        train(session, 1)
+        save()
+        restore_all(session, keeper.load(moments[number][0].result(PATIENCE)))
+        train(session, 1)
+        save()
+        restore_weights(session, keeper.load(moments[-2][0].result(PATIENCE)))
+        save()
+        train(session, 2)
+    for written, state, drawn in reversed(moments):
+        restore_all(session, keeper.load(written.result(PATIENCE)))
+        assert differences(state, whole_state(session)) == [] and differences(drawn, random_state()) == []
+
+
+def test_neurons_tell_their_change_from_the_newest_checkpoint(opened: Make) -> None:
+    """The weights it copied are what they remember; what is written or copied later does not touch those."""
+    each = opened(model=Wide())
+    session, keeper = each.session, CheckpointKeeper(each.session)
+    layer = session.network.find_layer("hidden")[1]
+
+    def check(kept: torch.Tensor) -> None:
+        now = layer.weight.detach()
+        expected = torch.linalg.vector_norm(now - kept, dim=1) / torch.linalg.vector_norm(kept, dim=1)
+        assert torch.allclose(layer.records.relative_change(now), expected.double(), rtol=1e-6)
+
+    for _ in range(4):
+        train(session, 1)
+        kept = layer.weight.detach().clone()
+        written = keeper.save("automatic")
+        check(kept)
+        train(session, 1)
+        check(kept)
+        written.result(PATIENCE)
+        train(session, 1)
+        check(kept)
+        taken = layer.records.take([3])
+        layer.records.put([3], {**taken, "kept": taken["kept"] + 1})  # as an undo does
+        kept[3] += 1
+        check(kept)
+        assert not torch.equal(keeper.load(written.result(PATIENCE))["model"]["hidden.weight"], kept)
+    restore_all(session, keeper.load(written.result(PATIENCE)))
+    check(layer.weight.detach().clone())
+
+
+def test_a_state_that_cannot_be_kept_leaves_the_keeper_well(opened: Make) -> None:
+    each = opened(model=Wide())
+    session, keeper = each.session, CheckpointKeeper(each.session)
+    train(session, 1)
+    state = session.experiment.optimizer.state[session.network.find_layer("out")[1].weight]
+    state["mine"] = {1, 2}
+    with pytest.raises(StorageError, match="set in the state of"):
+        keeper.save("automatic")
+    del state["mine"]
+    expected = whole_state(session)
+    record = keeper.save("automatic").result(PATIENCE)
+    train(session, 2)
+    restore_all(session, keeper.load(record))
+    assert differences(expected, whole_state(session)) == []
+
+
+# -- what a checkpoint holds ---------------------------------------------------------------------------------------
+
+
+def test_global_random_states_come_back(opened: Make) -> None:
+    session = opened().session
+    train(session, 2)
+    random.gauss(0, 1)  # which keeps another number for the next time
+    np.random.standard_normal()
+    payload, state = capture(session), random_state()
+
+    def drawn() -> list[Any]:
+        return [random.gauss(0, 1), random.random(), np.random.standard_normal(3).tolist(), torch.rand(3).tolist()]
+
+    expected = drawn()
+    train(session, 2)
+    assert drawn() != expected
+    restore_weights(session, payload)
+    assert differences(state, random_state()) != []  # only all of it goes back
+    restore_all(session, payload)
+    assert differences(state, random_state()) == []
+    assert drawn() == expected
+
+
+def test_buffers_that_a_state_dict_leaves_out_come_back(opened: Make) -> None:
+    session = opened(model=Wide()).session
+    train(session, 3)
+    payload = capture(session)
+    train(session, 2)
+    assert [float(value) for value in other_buffers(session.network).values()] == [5.0]
+    restore_all(session, payload)
+    assert [float(value) for value in other_buffers(session.network).values()] == [3.0]
+
+
+# -- processes that are killed ------------------------------------------------------------------------------------
+
+KILLED = """
+import sys, torch
+from torch import nn
+from graybox.launch import launch
+from graybox.store.retention import KeepCheckpoints
+from tests.small_experiments import toy_experiment
+from tests.test_checkpoint import Wide
+
+torch.manual_seed(0)
+rule = KeepCheckpoints(last=3)
+training = launch(toy_experiment(model=Wide(), checkpoint_frequency=1, checkpoints=rule), root_directory=sys.argv[1])
+print("begun", flush=True)
+while True:
+    training.trainer.tick()
+    if training.trainer.session.step == int(sys.argv[2]):
+        print("there", flush=True)
+"""
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(12, marks=pytest.mark.slow)])
+def test_a_killed_process_leaves_whole_checkpoints_and_nothing_that_stays(root: Path, kills: int) -> None:
+    for number in range(kills):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(root), str(5 * number + 4)], cwd=REPOSITORY, stdout=subprocess.PIPE,
+            text=True,
+        )  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n" and process.stdout.readline() == "there\n"
+        threading.Event().wait(0.01 * number)  # somewhere in the middle of it
+        process.kill()
+        process.wait(PATIENCE)
+        process.stdout.close()
+        (run,) = (path for path in root.iterdir() if path.is_dir())
+        catalogue = CheckpointCatalogue(run / "checkpoints")
+        records = catalogue.list()
+        assert records and all(catalogue.verify(record) for record in records)
+    torch.manual_seed(0)
+    training = launch(toy_experiment(model=Wide(), checkpoint_frequency=1), root_directory=root)
+    try:
+        training.stores.flusher.drain()
+        checkpoints = training.stores.checkpoints
+        assert training.stores.flusher.errors == type(training.stores.flusher.errors)()
+        records = checkpoints.list()
+        named = {name for record in records for name in record.chunks}
+        assert {path.name[:64] for path in checkpoints.shared.folder.iterdir()} == named
+        files = {path.name for path in checkpoints.folder.iterdir()} - {"shared", "last.json"}
+        assert files == {f"{record.id}.{kind}" for record in records for kind in ("json", "pt")}
+    finally:
+        training.close()
+
+
+# -- disks that refuse ---------------------------------------------------------------------------------------------
+
+FULL_DISK = """
+import logging, resource, sys
+from pathlib import Path
+from graybox.checkpoint import read_payload
+from graybox.launch import launch
+from graybox.store.retention import KeepCheckpoints
+from tests.small_experiments import tick_until, toy_experiment
+
+logging.disable()
+training = launch(toy_experiment(checkpoint_frequency=3), root_directory=sys.argv[1])
+session, checkpoints = training.trainer.session, training.stores.checkpoints
+tick_until(training, lambda: session.step == 4)
+training.stores.flusher.drain()
+files = lambda: sorted(str(path.relative_to(checkpoints.folder)) for path in checkpoints.folder.rglob("*"))
+before, records = files(), checkpoints.list()
+largest = max(path.stat().st_size for path in checkpoints.folder.rglob("*") if path.is_file())
+# The logs are smaller, and go on.
+resource.setrlimit(resource.RLIMIT_FSIZE, (largest // 2, resource.RLIM_INFINITY))
+tick_until(training, lambda: session.step == 7)
+training.stores.flusher.drain()
+assert files() == before and checkpoints.list() == records, files()
+assert all(checkpoints.verify(record) for record in records)
+training.trainer.tick()
+print(training.trainer.latest().state.value, "|", training.trainer.latest().activity)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+tick_until(training, lambda: session.step == 10)
+training.stores.flusher.drain()
+print([record.step for record in checkpoints.list()], all(map(checkpoints.verify, checkpoints.list())))
+training.close()
+"""
+
+
+def test_a_full_disk_costs_the_checkpoint_and_not_the_training(root: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, str(root)],
+        cwd=REPOSITORY, timeout=2 * PATIENCE, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said, kept = done.stdout.splitlines()
+    assert said.startswith("running | background work") and "cannot write" in said and "File too large" in said
+    assert kept == "[0, 3, 9] True"
+
+
+LOST_PERMISSION = """
+import logging, os, sys
+from graybox.commands import SaveCheckpoint
+from graybox.errors import StorageError
+from graybox.launch import launch
+from tests.small_experiments import tick_until, toy_experiment
+
+logging.disable()
+experiment = toy_experiment()
+if os.getuid() == 0:  # who may write everywhere
+    os.setgid(65534)
+    os.setuid(65534)
+training = launch(experiment, root_directory=sys.argv[1])
+session, checkpoints = training.trainer.session, training.stores.checkpoints
+tick_until(training, lambda: session.step == 2)
+for folder, mode in ((checkpoints.folder, 0o555), (checkpoints.folder, 0o755)):
+    os.chmod(folder, mode)
+    asked = training.trainer.submit(SaveCheckpoint("mine"))
+    training.trainer.tick()
+    try:
+        record = asked.result(60)
+        print(record.value.name, checkpoints.verify(record.value))
+    except StorageError as error:
+        print(error)
+print([(record.step, record.name) for record in checkpoints.list()], session.step)
+training.close()
+"""
+
+
+def test_a_permission_that_was_lost_is_told_to_who_asked() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # in a place that everybody may pass through
+        os.chmod(folder, 0o777)
+        done = subprocess.run(
+            [sys.executable, "-c", LOST_PERMISSION, f"{folder}/root"],
+            cwd=REPOSITORY, timeout=2 * PATIENCE, capture_output=True, text=True,
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    refused, kept, listed = done.stdout.splitlines()
+    assert refused.startswith("cannot write") and refused.endswith("Permission denied")
+    assert kept == "mine True" and listed == "[(0, ''), (3, 'mine')] 4"
+
+
+def test_two_backends_in_one_root_directory_are_one_too_many(root: Path) -> None:
+    training = launch(toy_experiment(), root_directory=root)
+    try:
+        kept = training.stores.checkpoints.list()
+        with pytest.raises(Refused, match=r"another backend \(process \d+\) works in .*; stop it or choose another"):
+            launch(toy_experiment(), root_directory=root)
+        assert training.stores.checkpoints.list() == kept
+        other = subprocess.run(
+            [sys.executable, "-c", SECOND, str(root)],
+            cwd=REPOSITORY, timeout=2 * PATIENCE, capture_output=True, text=True,
+        )  # fmt: skip
+        assert "another backend" in other.stdout and other.returncode == 0, other.stderr
+        train(training.trainer.session, 2)
+    finally:
+        training.close()
+    launch(toy_experiment(), root_directory=root).close()
+
+
+SECOND = """
+import sys
+from graybox.errors import Refused
+from graybox.launch import launch
+from tests.small_experiments import toy_experiment
+try:
+    launch(toy_experiment(), root_directory=sys.argv[1])
+except Refused as error:
+    print(error)
+"""
 
 
 @pytest.mark.parametrize("kind", ELEMENTWISE)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import graybox.checkpoint
+from graybox.checkpoint import read_payload
 from graybox.checkpoint_manager import CheckpointManager
 from graybox.commands import RestoreCheckpoint
 from graybox.errors import NotFound, Refused
@@ -117,7 +118,8 @@ def test_the_files_hold_tensors_and_plain_values(made: Make, root: Path) -> None
     kept = experiment.dump()
     path = CheckpointManager(root).id_to_path[kept]
     found = torch.load(path, weights_only=True)
-    assert found["step"] == 1 and torch.equal(found["model"]["conv.weight"], experiment.model.conv.weight)
+    assert found["tree"]["step"] == 1
+    assert torch.equal(read_payload(path)["model"]["conv.weight"], experiment.model.conv.weight)
 
 
 def test_a_broken_file_is_passed_over(made: Make, root: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -38,22 +38,22 @@ def test_classes_beyond_the_weights_weigh_one() -> None:
     assert torch.allclose(loss(logits.log_softmax(1), target)[0], expected)
 
 
-@given(st.dictionaries(st.integers(0, 4), st.floats(0.001953125, 1e6, width=32), max_size=5), st.booleans())
+@given(st.dictionaries(st.integers(0, 4), st.just(0.0) | st.floats(1e-3, 1e6), max_size=5), st.booleans())
 def test_what_is_written_is_read(weights: dict[int, float], named: bool) -> None:
     names = ("cat", "dog", "a=b" if named else "bird", "x, y" if named else "cow", "pig")
     wanted = {label: weight for label, weight in weights.items() if weight != 1}
     found = parse_class_weights(class_weights_text(weights, names), names, 5)
     assert found.keys() == wanted.keys()
     for label, weight in wanted.items():
-        assert found[label] == pytest.approx(weight, rel=1e-8)
+        assert found[label] == weight
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("cat", "written as cat=2"), ("cat=", "above 0"), ("cow=2", "no class 'cow'; there are cat, dog"),
-        ("2=1", "no class '2'"), ("cat=-1", "above 0"), ("cat=0", "above 0"), ("cat=nan", "above 0"),
-        ("cat=1e9", "at most 1e6"), ("=2", "written as"),
+        ("cat", "written as cat=2"), ("cat=", "from 0 to"), ("cow=2", "no class 'cow'; there are cat, dog"),
+        ("2=1", "no class '2'"), ("cat=-1", "from 0 to"), ("cat=nan", "from 0 to"),
+        ("cat=1e9", "from 0 to 1e6"), ("=2", "written as"),
     ],
 )  # fmt: skip
 def test_what_is_no_weight_is_said(text: str, message: str) -> None:

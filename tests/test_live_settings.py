@@ -338,3 +338,60 @@ def test_it_is_changed_from_a_loop_of_ones_own(root: Path) -> None:
     assert experiment.hyper_parameters[0].value == 0.25
     assert experiment.optimizer.param_groups[0]["weight_decay"] == 0.5
     experiment.train_n_steps(1)
+
+
+def test_a_class_weight_of_0_comes_back(root: Path) -> None:
+    loss = nn.CrossEntropyLoss(weight=torch.tensor([0.0, 1.0, 1 / 3]))
+    training = launch(toy_experiment(criterion=loss), root_directory=root)
+    try:
+        before = loss.weight.clone()
+        kept = apply(training, SaveCheckpoint("here")).value
+        training.trainer.tick()
+        apply(training, SetHyperParameters({"loss.class_weights": "1=3"}))
+        assert loss.weight.tolist() == [1.0, 3.0, 1.0]
+        apply(training, Undo())
+        assert torch.equal(loss.weight, before)
+        apply(training, SetHyperParameters({"loss.class_weights": "1=3"}))
+        apply(training, RestoreCheckpoint(kept.id))
+        assert torch.equal(loss.weight, before)
+    finally:
+        training.trainer.end()
+        training.close()
+
+
+def test_a_restore_is_whole_though_the_code_of_a_hyper_parameter_refuses(root: Path) -> None:
+    seen: list[float] = []
+
+    def picky(value: float) -> None:
+        seen.append(value)
+        if value == 0.5 and len(seen) > 1:
+            raise ValueError("never again")
+
+    training = launch(toy_experiment(hyper_parameters=[Tunable("alpha", 0.5, on_change=picky)]), root_directory=root)
+    try:
+        kept = apply(training, SaveCheckpoint("here")).value
+        weights = {name: value.clone() for name, value in training.trainer.session.network.state_dict().items()}
+        apply(training, SetHyperParameters({"alpha": 0.75}))
+        training.trainer.tick()
+        apply(training, RestoreCheckpoint(kept.id))
+        assert differences(weights, training.trainer.session.network.state_dict()) == []
+        assert training.trainer.session.step == 0 and training.trainer.session.branch == 1
+        assert training.trainer.session.live == {"alpha": 0.75}
+    finally:
+        training.trainer.end()
+        training.close()
+
+
+def test_a_restore_keeps_an_option_that_code_had_set(root: Path) -> None:
+    experiment = toy_experiment()
+    training = launch(experiment, root_directory=root)
+    try:
+        experiment.optimizer.param_groups[0]["weight_decay"] = 0.05
+        kept = apply(training, SaveCheckpoint("here")).value
+        training.trainer.tick()
+        apply(training, SetHyperParameters({"optimizer.weight_decay": 0.2}))
+        apply(training, RestoreCheckpoint(kept.id))
+        assert experiment.optimizer.param_groups[0]["weight_decay"] == 0.05
+    finally:
+        training.trainer.end()
+        training.close()

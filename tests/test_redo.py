@@ -140,3 +140,23 @@ def test_undos_and_redos_are_replayed_after_a_crash(start: Start) -> None:
     assert differences(there, whole_state(again.trainer.session)) == []
     redone = apply(again, Redo())
     assert redone.message.startswith("Redid: Set learning rate")
+
+
+def test_the_oldest_checkpoint_that_is_kept_can_be_gone_back_to(root: Path) -> None:
+    from graybox.store.retention import KeepCheckpoints
+
+    training = launch(
+        toy_experiment(training_steps_to_do=1_000, checkpoint_frequency=5, checkpoints=KeepCheckpoints(last=3)),
+        root_directory=root,
+    )
+    try:
+        tick_until(training, lambda: training.trainer.session.step == 17)
+        training.stores.flusher.drain()
+        automatic = [r for r in training.stores.checkpoints.list() if r.reason == "automatic"]
+        apply(training, RestoreCheckpoint(automatic[0].id))
+        training.stores.flusher.drain()
+        assert training.trainer.session.step == automatic[0].step
+        assert automatic[0].id in {record.id for record in training.stores.checkpoints.list()}
+    finally:
+        training.trainer.end()
+        training.close()

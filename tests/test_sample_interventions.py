@@ -19,6 +19,7 @@ from graybox.commands import (
     DiscardSamples,
     Pause,
     RecordQuery,
+    Redo,
     TagSamples,
     Undo,
 )
@@ -283,3 +284,55 @@ def test_a_column_that_one_split_has_is_copied_and_asked_for(start: Start) -> No
     assert len(rows(parse("not was_out and was_out is not null"), table)) == COUNT + 20
     with pytest.raises(Invalid, match="has a column 'loss' already"):
         training.trainer.session.experiment.datasets["train"].log_signal("loss", [1], [1.0])
+
+
+def test_what_was_logged_survives_a_crash(start: Start) -> None:
+    training = start()
+    tick_until(training, lambda: training.trainer.session.step == 3)
+    wrapper = training.experiment.datasets["train"]
+    wrapper.log_signal("entropy", [3, 7], [0.5, 0.25])
+    apply(training, TagSamples((("train", "3"),), tag="a"))
+    wrapper.log_signal("entropy", [7, 9], [1.5, 2.0])
+    training.stores.samples.sync()
+    crash(training)
+    again = start()
+    tick_until(again, lambda: again.trainer.latest().state is TrainerState.RUNNING)
+    found = again.stores.samples.splits["train"].notes.signals["entropy"]
+    assert found[[3, 7, 9]].tolist() == [0.5, 1.5, 2.0] and np.isnan(found).sum() == COUNT - 3
+
+
+def test_an_undone_deletion_leaves_what_was_logged_since(start: Start) -> None:
+    training = start()
+    wrapper = training.experiment.datasets["train"]
+    wrapper.log_signal("entropy", [0, 1, 2], [1.0, 1.0, 1.0])
+    apply(training, DeleteColumn("entropy"))
+    wrapper.log_signal("entropy", [0, 10], [5.0, 6.0])
+    apply(training, Undo())
+    found = training.stores.samples.splits["train"].notes.signals["entropy"]
+    assert found[[0, 1, 2, 10]].tolist() == [5.0, 1.0, 1.0, 6.0]
+
+
+def test_an_undone_deletion_finds_another_name_where_its_own_is_taken(start: Start) -> None:
+    training = start()
+    apply(training, TagSamples((("train", "3"),), tag="early"))
+    apply(training, CopyColumn("label", "foo"))
+    apply(training, DeleteColumn("foo"))
+    training.experiment.datasets["val"].log_signal("foo", [0], [9.0])
+    apply(training, Undo())
+    splits = training.stores.samples.splits
+    assert np.array_equal(splits["train"].notes.copies["foo_2"], splits["train"].label)
+    assert splits["val"].notes.signals["foo"][0] == 9.0 and "foo_2" in splits["val"].notes.copies
+    apply(training, Undo())  # of the copy
+    apply(training, Undo())  # of the tag: nothing is in the way
+    assert not splits["train"].notes.tags
+
+
+def test_a_copy_that_is_done_again_holds_what_it_held(start: Start) -> None:
+    training = start()
+    tick_until(training, lambda: training.trainer.session.step == 2)
+    apply(training, CopyColumn("encounters", "then"))
+    held = training.stores.samples.splits["train"].notes.copies["then"].copy()
+    apply(training, Undo())
+    tick_until(training, lambda: training.trainer.session.step == 6)
+    apply(training, Redo())
+    assert np.array_equal(training.stores.samples.splits["train"].notes.copies["then"], held)

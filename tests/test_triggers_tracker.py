@@ -133,6 +133,35 @@ def test_without_room_lost_the_most_exciting_samples_are_the_exact_ones(seed: in
         assert found[n][: len(expected)].tolist() == expected.tolist() and (found[n][len(expected) :] == -1).all()
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 1000), sorted_in=st.integers(0, TOP_SAMPLES), waiting=st.integers(0, 60), kept=st.floats(0, 1)
+)
+def test_samples_that_stand_elsewhere_are_known_by_their_new_numbers(
+    seed: int, sorted_in: int, waiting: int, kept: float
+) -> None:
+    """As if those that are gone had never been shown, and the others by their new numbers."""
+    numbers = np.random.default_rng(seed)
+    count = sorted_in + waiting
+    values = numbers.normal(size=(count, 3)).astype(np.float32)
+    place = np.where(numbers.random(count) < kept, numbers.permutation(1_000)[:count], -1)
+    tracker, expected = Full(3), Full(3)
+    for number, part in enumerate((slice(0, sorted_in), slice(sorted_in, count))):
+        for each, ids in ((tracker, np.arange(count)), (expected, place)):
+            there = np.flatnonzero(ids[part] >= 0)
+            if len(there):
+                known = SampleBatch(torch.from_numpy(ids[part][there]))
+                shown = torch.from_numpy(values[part][there])
+                each.observe(observe(shown, 3, Layout(), everything=True, batch=known))
+            if number == 0:
+                each.exciting.merge(Full(3).exciting)
+    tracker.exciting.renumber(torch.from_numpy(place))
+    assert tracker.exciting.same_as(expected.exciting)
+    state = Full(3)
+    state.load_state_dict(tracker.state_dict())
+    assert state.exciting.same_as(expected.exciting)
+
+
 def test_a_sample_seen_again_counts_as_it_is_now() -> None:
     tracker = Full(1)
     for activation in (9.0, 1.0):

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 
 from graybox.cli.arguments import report
+from graybox.cli.printing import print_whole
 from graybox.errors import GrayboxError
 
 DIFFERENT = 1
@@ -37,5 +38,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = compare_steps(arguments.a, arguments.b)
     except GrayboxError as error:
         return report("compare-steps", error)
-    print(json.dumps(found.to_json(), indent=2) if arguments.json else steps_report(found).rstrip("\n"))
+    print_whole(json.dumps(found.to_json(), indent=2) if arguments.json else steps_report(found).rstrip("\n"))
     return 0 if found.first is None else DIFFERENT

@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 
 from graybox.cli.arguments import report
+from graybox.cli.printing import print_whole
 from graybox.comparison.place import HELP
 from graybox.errors import GrayboxError
 
@@ -43,5 +44,5 @@ def main(argv: Sequence[str] | None = None) -> int:
         found = compare(arguments.a, arguments.b, arguments.top)
     except GrayboxError as error:
         return report("diff", error)
-    print(json.dumps(found.to_json(), indent=2) if arguments.json else as_text(found).rstrip("\n"))
+    print_whole(json.dumps(found.to_json(), indent=2) if arguments.json else as_text(found).rstrip("\n"))
     return 0

@@ -85,7 +85,12 @@ def follow(arguments: argparse.Namespace) -> int:
         first = different[0]
         print(f"It differs from checkpoint {first.checkpoint} (step {first.step:,}) on, first in {first.differs}.")
         return DIFFERENT
-    print(f"The weights are bit for bit those of the run's {len(found.compared):,} checkpoints.")
+    if found.left_out:
+        print(f"Not compared, being broken or of another moment: checkpoints {', '.join(found.left_out)}.")
+    if not found.identical:
+        print("There was nothing to compare but the first checkpoint, with which a replay begins.")
+        return DIFFERENT
+    print(f"The weights are bit for bit those of {len(found.compared) - 1:,} further checkpoints of the run.")
     return 0
 
 

@@ -108,8 +108,11 @@ def _metrics(found: Comparison) -> Iterator[str]:
 def _samples(found: SplitDifference, names: Sequence[str]) -> Iterator[str]:
     if not found.same_data:
         a, b = found.samples
-        yield f"the data sets are not the same ({a:,} and {b:,} samples): sample by sample nothing can be told"
-        return
+        told = f"the data sets are not the same ({a:,} and {b:,} samples)"
+        if not found.matched:
+            yield f"{told}: sample by sample nothing can be told"
+            return
+        yield f"{told}; {found.matched:,} are in both by their names, and have here the numbers that they have in B"
     if found.seen[0] and found.seen[1]:
         yield (
             f"accuracy {_value(found.accuracy[0])} -> {_value(found.accuracy[1])}: {found.got_wrong:,} right in A are "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ class Turned:
 
 @dataclass(frozen=True)
 class LossChange:
-    """One sample's outcome in A and B; -1 and NaN where it is not known."""
+    """One sample's outcome in A and B; -1 and NaN where it is not known. sample: its number in B."""
 
     sample: int
     label: int
@@ -37,7 +38,7 @@ class LossChange:
 
 @dataclass(frozen=True)
 class Marked:
-    """Samples that are marked in one side only: how many, and the first of them."""
+    """Samples that are marked in one side only: how many, and the first of them, by their numbers in B."""
 
     only_a: int
     only_b: int
@@ -47,13 +48,15 @@ class Marked:
 
 @dataclass(frozen=True)
 class SplitDifference:
-    """One split that both have, sample by sample. same_data: whether sample i is the same one in both; where it is not,
-    nothing else is told. seen: of how many the outcome is known. other_answers: wrong in both, with another prediction.
-    accuracy, mean_loss: over the samples of which they are known in both; NaN where there is none."""
+    """One split that both have, sample by sample. same_data: whether sample i is the same one in both. matched: how
+    many samples both have; in other data, those of the same name. Where there is none, nothing else is told. seen: of
+    how many of them the outcome is known. other_answers: wrong in both, with another prediction. accuracy, mean_loss:
+    over the samples of which they are known in both; NaN where there is none."""
 
     split: str
     same_data: bool
     samples: tuple[int, int]
+    matched: int = 0
     seen: tuple[int, int] = (0, 0)
     got_wrong: int = 0
     got_right: int = 0
@@ -79,22 +82,32 @@ def sample_differences(
 def split_difference(a: SplitColumns, b: SplitColumns, top: int) -> SplitDifference:
     """Of one split."""
     counts = a.count, b.count
-    if counts[0] != counts[1] or a.fingerprint != b.fingerprint:
+    same = counts[0] == counts[1] and a.fingerprint == b.fingerprint
+    rows = None if same else _same_names(a, b)
+    if not same and rows is None:
         return SplitDifference(a.name, False, counts)
-    right = values_of(a, "correct"), values_of(b, "correct")
-    labels = np.asarray(values_of(a, "label")), np.asarray(values_of(b, "label"))
-    predictions = np.asarray(values_of(a, "prediction")), np.asarray(values_of(b, "prediction"))
+
+    def both(name: str) -> tuple[NDArray[Any], NDArray[Any]]:
+        return _of(values_of(a, name), rows, 0), _of(values_of(b, name), rows, 1)
+
+    right, labels, predictions = both("correct"), both("label"), both("prediction")
     known = (right[0] >= 0) & (right[1] >= 0)
     wrong, better = known & (right[0] == 1) & (right[1] == 0), known & (right[0] == 0) & (right[1] == 1)
     others = known & (right[0] == 0) & (right[1] == 0) & (predictions[0] != predictions[1])
-    losses = np.asarray(values_of(a, "loss"), np.float64), np.asarray(values_of(b, "loss"), np.float64)
+    losses = tuple(each.astype(np.float64) for each in both("loss"))
     measured = np.isfinite(losses[0]) & np.isfinite(losses[1])
-    other_labels = np.flatnonzero(labels[0] != labels[1])
-    tags = sorted({*a.notes.tags, *b.notes.tags})
+    numbers = np.arange(counts[1]) if rows is None else rows[1]
+    other_labels = numbers[labels[0] != labels[1]]
+    weights = both("weight")
+    tags = {
+        tag: _marked(_of(_tag(a, tag), rows, 0), _of(_tag(b, tag), rows, 1), numbers)
+        for tag in sorted({*a.notes.tags, *b.notes.tags})
+    }
     return SplitDifference(
         split=a.name,
-        same_data=True,
+        same_data=same,
         samples=counts,
+        matched=len(numbers),
         seen=(int(np.count_nonzero(right[0] >= 0)), int(np.count_nonzero(right[1] >= 0))),
         got_wrong=int(np.count_nonzero(wrong)),
         got_right=int(np.count_nonzero(better)),
@@ -102,13 +115,25 @@ def split_difference(a: SplitColumns, b: SplitColumns, top: int) -> SplitDiffere
         accuracy=(_mean(right[0][known]), _mean(right[1][known])),
         mean_loss=(_mean(losses[0][measured]), _mean(losses[1][measured])),
         by_class=_by_class(labels[1], known, wrong, better),
-        most_changed=_most_changed(labels[1], predictions, losses, measured, top),
-        discarded=_marked(a.discarded, b.discarded),
+        most_changed=_most_changed(numbers, labels[1], predictions, (losses[0], losses[1]), measured, top),
+        discarded=_marked(_of(a.discarded, rows, 0), _of(b.discarded, rows, 1), numbers),
         labels=len(other_labels),
         first_labels=other_labels[:FIRST].tolist(),
-        weights=int(np.count_nonzero(values_of(a, "weight") != values_of(b, "weight"))),
-        tags={tag: marked for tag in tags if (marked := _marked(_tag(a, tag), _tag(b, tag))) != _marked_alike()},
+        weights=int(np.count_nonzero(weights[0] != weights[1])),
+        tags={tag: marked for tag, marked in tags.items() if marked.only_a or marked.only_b},
     )
+
+
+def _same_names(a: SplitColumns, b: SplitColumns) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """(rows of a, rows of b) of the samples whose own name both know; None where samples have no names."""
+    if a.keys is None or b.keys is None:
+        return None
+    there = b.keys.rows_in(a.keys)
+    return there[there >= 0], np.flatnonzero(there >= 0)
+
+
+def _of(column: NDArray[Any], rows: tuple[NDArray[np.int64], NDArray[np.int64]] | None, side: int) -> NDArray[Any]:
+    return np.asarray(column) if rows is None else np.asarray(column)[rows[side]]
 
 
 def _by_class(
@@ -130,6 +155,7 @@ def _by_class(
 
 
 def _most_changed(
+    numbers: NDArray[np.int64],
     labels: NDArray[np.int64],
     predictions: tuple[NDArray[np.int64], NDArray[np.int64]],
     losses: tuple[NDArray[np.float64], NDArray[np.float64]],
@@ -144,7 +170,7 @@ def _most_changed(
     order = np.lexsort((rows, -change))
     return [
         LossChange(
-            int(row),
+            int(numbers[row]),
             int(labels[row]),
             (int(predictions[0][row]), int(predictions[1][row])),
             (float(losses[0][row]), float(losses[1][row])),
@@ -158,13 +184,9 @@ def _tag(columns: SplitColumns, tag: str) -> NDArray[np.bool_]:
     return np.zeros(columns.count, dtype=bool) if found is None else found
 
 
-def _marked(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Marked:
-    only_a, only_b = np.flatnonzero(a & ~b), np.flatnonzero(b & ~a)
+def _marked(a: NDArray[np.bool_], b: NDArray[np.bool_], numbers: NDArray[np.int64]) -> Marked:
+    only_a, only_b = numbers[a & ~b], numbers[b & ~a]
     return Marked(len(only_a), len(only_b), only_a[:FIRST].tolist(), only_b[:FIRST].tolist())
-
-
-def _marked_alike() -> Marked:
-    return Marked(0, 0, [], [])
 
 
 def _mean(values: NDArray[np.float64]) -> float:

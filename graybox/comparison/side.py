@@ -124,6 +124,7 @@ def _samples_in(payload: Mapping[str, Any], now: Mapping[str, SplitColumns]) -> 
         known = now.get(split)
         if known is not None and known.count == len(state["loss"]):
             found[split] = SplitColumns(split, known.count, known.fingerprint, known.label)
+            found[split].keys = known.keys
             found[split].set_state(state)
     return found
 

@@ -190,6 +190,7 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
     LOAD_CHECKPOINT_OPERATION_FIELD_NUMBER: builtins.int
     SAVE_CHECKPOINT_OPERATION_FIELD_NUMBER: builtins.int
     UNDO_OPERATION_FIELD_NUMBER: builtins.int
+    BRANCH_NOTE_OPERATION_FIELD_NUMBER: builtins.int
     REDO_OPERATION_FIELD_NUMBER: builtins.int
     GET_HYPER_PARAMETERS_FIELD_NUMBER: builtins.int
     GET_INTERACTIVE_LAYERS_FIELD_NUMBER: builtins.int
@@ -235,6 +236,8 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
     @property
     def undo_operation(self) -> global___UndoOperation: ...
     @property
+    def branch_note_operation(self) -> global___BranchNoteOperation: ...
+    @property
     def redo_operation(self) -> global___RedoOperation: ...
     @property
     def single_layer_neuron_ids(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.int]:
@@ -250,6 +253,7 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
         load_checkpoint_operation: global___LoadCheckpointOperation | None = ...,
         save_checkpoint_operation: global___SaveCheckpointOperation | None = ...,
         undo_operation: global___UndoOperation | None = ...,
+        branch_note_operation: global___BranchNoteOperation | None = ...,
         redo_operation: global___RedoOperation | None = ...,
         get_hyper_parameters: builtins.bool = ...,
         get_interactive_layers: builtins.bool = ...,
@@ -267,9 +271,9 @@ class ExperimentCommandRequest(google.protobuf.message.Message):
         single_layer_neuron_ids: collections.abc.Iterable[builtins.int] | None = ...,
         with_neuron_details: builtins.bool = ...,
     ) -> None: ...
-    def HasField(self, field_name: typing.Literal["command", b"command", "hyper_parameter_change", b"hyper_parameter_change", "load_checkpoint_operation", b"load_checkpoint_operation", "plot_note_operation", b"plot_note_operation", "redo_operation", b"redo_operation", "save_checkpoint_operation", b"save_checkpoint_operation", "undo_operation", b"undo_operation"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["actor", b"actor", "command", b"command", "command_id", b"command_id", "get_checkpoints", b"get_checkpoints", "get_data_records", b"get_data_records", "get_hyper_parameters", b"get_hyper_parameters", "get_interactive_layers", b"get_interactive_layers", "get_journal", b"get_journal", "get_runs", b"get_runs", "get_single_layer_info_id", b"get_single_layer_info_id", "get_status", b"get_status", "hyper_parameter_change", b"hyper_parameter_change", "journal_after", b"journal_after", "journal_limit", b"journal_limit", "load_checkpoint_operation", b"load_checkpoint_operation", "plot_note_operation", b"plot_note_operation", "redo_operation", b"redo_operation", "run_id", b"run_id", "save_checkpoint_operation", b"save_checkpoint_operation", "single_layer_neuron_ids", b"single_layer_neuron_ids", "undo_operation", b"undo_operation", "with_neuron_details", b"with_neuron_details"]) -> None: ...
-    def WhichOneof(self, oneof_group: typing.Literal["command", b"command"]) -> typing.Literal["hyper_parameter_change", "plot_note_operation", "load_checkpoint_operation", "save_checkpoint_operation", "undo_operation", "redo_operation"] | None: ...
+    def HasField(self, field_name: typing.Literal["branch_note_operation", b"branch_note_operation", "command", b"command", "hyper_parameter_change", b"hyper_parameter_change", "load_checkpoint_operation", b"load_checkpoint_operation", "plot_note_operation", b"plot_note_operation", "redo_operation", b"redo_operation", "save_checkpoint_operation", b"save_checkpoint_operation", "undo_operation", b"undo_operation"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["actor", b"actor", "branch_note_operation", b"branch_note_operation", "command", b"command", "command_id", b"command_id", "get_checkpoints", b"get_checkpoints", "get_data_records", b"get_data_records", "get_hyper_parameters", b"get_hyper_parameters", "get_interactive_layers", b"get_interactive_layers", "get_journal", b"get_journal", "get_runs", b"get_runs", "get_single_layer_info_id", b"get_single_layer_info_id", "get_status", b"get_status", "hyper_parameter_change", b"hyper_parameter_change", "journal_after", b"journal_after", "journal_limit", b"journal_limit", "load_checkpoint_operation", b"load_checkpoint_operation", "plot_note_operation", b"plot_note_operation", "redo_operation", b"redo_operation", "run_id", b"run_id", "save_checkpoint_operation", b"save_checkpoint_operation", "single_layer_neuron_ids", b"single_layer_neuron_ids", "undo_operation", b"undo_operation", "with_neuron_details", b"with_neuron_details"]) -> None: ...
+    def WhichOneof(self, oneof_group: typing.Literal["command", b"command"]) -> typing.Literal["hyper_parameter_change", "plot_note_operation", "load_checkpoint_operation", "save_checkpoint_operation", "undo_operation", "branch_note_operation", "redo_operation"] | None: ...
 
 global___ExperimentCommandRequest = ExperimentCommandRequest
 
@@ -529,9 +533,37 @@ class PlotNoteOperation(google.protobuf.message.Message):
 global___PlotNoteOperation = PlotNoteOperation
 
 @typing.final
-class LoadCheckpointOperation(google.protobuf.message.Message):
-    """A checkpoint's id, or an experiment hash as RestoreCheckpoint takes it."""
+class BranchNoteOperation(google.protobuf.message.Message):
+    """A checkpoint's id, or an experiment hash as RestoreCheckpoint takes it.
+    What people call a branch, and a note on it. What is not set stays as it is; an empty text removes it.
+    """
 
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    BRANCH_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
+    branch: builtins.int
+    name: builtins.str
+    note: builtins.str
+    def __init__(
+        self,
+        *,
+        branch: builtins.int = ...,
+        name: builtins.str | None = ...,
+        note: builtins.str | None = ...,
+    ) -> None: ...
+    def HasField(self, field_name: typing.Literal["_name", b"_name", "_note", b"_note", "name", b"name", "note", b"note"]) -> builtins.bool: ...
+    def ClearField(self, field_name: typing.Literal["_name", b"_name", "_note", b"_note", "branch", b"branch", "name", b"name", "note", b"note"]) -> None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_name", b"_name"]) -> typing.Literal["name"] | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: typing.Literal["_note", b"_note"]) -> typing.Literal["note"] | None: ...
+
+global___BranchNoteOperation = BranchNoteOperation
+
+@typing.final
+class LoadCheckpointOperation(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     CHECKPOINT_ID_FIELD_NUMBER: builtins.int
@@ -787,12 +819,14 @@ class BranchInfo(google.protobuf.message.Message):
     FORK_STEP_FIELD_NUMBER: builtins.int
     FORK_AGE_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
+    NOTE_FIELD_NUMBER: builtins.int
     branch: builtins.int
     parent: builtins.int
     """-1: the first"""
     fork_step: builtins.int
     fork_age: builtins.int
     name: builtins.str
+    note: builtins.str
     def __init__(
         self,
         *,
@@ -801,8 +835,9 @@ class BranchInfo(google.protobuf.message.Message):
         fork_step: builtins.int = ...,
         fork_age: builtins.int = ...,
         name: builtins.str = ...,
+        note: builtins.str = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["branch", b"branch", "fork_age", b"fork_age", "fork_step", b"fork_step", "name", b"name", "parent", b"parent"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["branch", b"branch", "fork_age", b"fork_age", "fork_step", b"fork_step", "name", b"name", "note", b"note", "parent", b"parent"]) -> None: ...
 
 global___BranchInfo = BranchInfo
 

@@ -146,6 +146,7 @@ _PURPOSES = {
     "hyper_parameter_change": "change it or train on",
     "redo_operation": "redo what was done to it",
     "plot_note_operation": "write a note",
+    "branch_note_operation": "name a branch",
     "load_checkpoint_operation": "go back to a checkpoint",
     "save_checkpoint_operation": "save a checkpoint",
     "undo_operation": "undo what was done to it",
@@ -194,6 +195,8 @@ def _commands(request: _Request) -> list[cmd.Command]:
             return _hyper_parameter_commands(request.hyper_parameter_change.hyper_parameters)
         case "plot_note_operation":
             return [_note_command(request.plot_note_operation)]
+        case "branch_note_operation":
+            return [_branch_command(request.branch_note_operation)]
         case "load_checkpoint_operation":
             reference = request.load_checkpoint_operation.checkpoint_id
             limits.check_text("checkpoint_id", reference, limits.MAX_NAME, empty=False)
@@ -259,6 +262,15 @@ def _note_command(note: pb.PlotNoteOperation) -> cmd.SetPlotNote:
         age=limits.check_whole("model_age", note.model_age, 0),
         note=limits.check_text("the note", note.note, limits.MAX_NOTE),
     )
+
+
+def _branch_command(noted: pb.BranchNoteOperation) -> cmd.NoteBranch:
+    given = {what: getattr(noted, what) for what in ("name", "note") if noted.HasField(what)}
+    if not given:
+        raise Invalid("neither a name nor a note for the branch was given; set one, or an empty one to remove it")
+    limits.check_text("the branch's name", given.get("name", ""), limits.MAX_NAME)
+    limits.check_text("the note", given.get("note", ""), limits.MAX_NOTE)
+    return cmd.NoteBranch(limits.check_whole("branch", noted.branch, 0), given.get("name"), given.get("note"))
 
 
 def _read_hyper_parameters(backend: Backend, response: _Response) -> None:

@@ -95,7 +95,8 @@ class LanguageModel:
             told = told["message"] if isinstance(told, dict) else told
         except (ValueError, LookupError, TypeError, RecursionError):
             told = ""
-        shown = _printable(told) if isinstance(told, str) else ""
+        # Before it is cut: half a key would be no less of a secret.
+        shown = _printable(self._without_key(told)) if isinstance(told, str) else ""
         return f"answered HTTP {status}" + (f": {shown}" if shown else "")
 
     def _without_key(self, text: str) -> str:

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from typing import NamedTuple
 
 import grpc
+import numpy as np
 
 from graybox.errors import GrayboxError, Invalid
 from graybox.proto import experiment_service_pb2 as pb
@@ -60,13 +61,13 @@ class SamplesServicer(Area):
             shown = Selection(selection.split[page], selection.row[page], selection.splits)
             reset, records = False, _records(backend, shown, request)
         self._add_pictures(backend, records, request, context)
-        statistics = wire.sample_statistics(samples.summary())
+        splits = samples.splits.values()
         return pb.DataSamplesResponse(
             success=True,
             data_records=records,
             number_of_matches=len(selection),
-            number_of_all_samples=statistics.number_of_samples,
-            number_of_discarded_samples=statistics.number_of_discarded,
+            number_of_all_samples=sum(columns.count for columns in splits),
+            number_of_discarded_samples=sum(int(np.count_nonzero(columns.discarded)) for columns in splits),
             view_id=request.view_id,
             run_id=backend.run.run_id,
             cursor=f"{backend.run.run_id}/{cursor}",

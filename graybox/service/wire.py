@@ -251,6 +251,7 @@ def _branches(run: RunFolder) -> list[pb.BranchInfo]:
             fork_step=branch.fork_step,
             fork_age=branch.fork_age,
             name=clean(branch.name),
+            note=clean(branch.note),
         )
         for branch in run.branches
     ]

@@ -25,7 +25,7 @@ from graybox.errors import GrayboxError
 from graybox.store.sample_log_files import SampleLogFiles
 from graybox.store.sample_snapshot import check_snapshot, image_of, read_snapshot, write_snapshot
 
-_NICE = 19
+_NICE = 10
 _LOOKS_EVERY = 0.5
 """Seconds."""
 

@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +26,19 @@ def now_ms() -> int:
 
 @dataclass(frozen=True)
 class Branch:
-    """A line of history within a run. parent: the branch it left, -1 for the first; fork_step, fork_age: where."""
+    """A line of history within a run. parent: the branch it left, -1 for the first; fork_step, fork_age: where. name,
+    note: people's."""
 
     branch: int
     parent: int = -1
     fork_step: int = 0
     fork_age: int = 0
     name: str = ""
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        # Without a note as versions that know of none wrote it, and read it.
+        return {key: value for key, value in asdict(self).items() if key != "note" or value}
 
 
 def new_record(run_id: str, name: str) -> dict[str, Any]:
@@ -110,6 +113,22 @@ class RunFolder:
             branches = [*self._record["branches"], branch.to_json()]
             self._write({**self._record, "updated_ms": now_ms(), "branches": branches})
         return branch
+
+    def change_branch(self, number: int, *, name: str | None = None, note: str | None = None) -> Branch:
+        """Give a branch another name or note (None leaves it), written before it returns; the branch as it was. Raises
+        NotFound, StorageError when the disk refuses."""
+        with self._guard:
+            self._refresh()
+            branches = [_branch_from_json(self.path, value) for value in self._record["branches"]]
+            before = next((branch for branch in branches if branch.branch == number), None)
+            if before is None:
+                raise NotFound(f"run {self.run_id} has no branch {number}; it has {[b.branch for b in branches]}")
+            after = replace(
+                before, name=before.name if name is None else name, note=before.note if note is None else note
+            )
+            told = [(after if branch is before else branch).to_json() for branch in branches]
+            self._write({**self._record, "updated_ms": now_ms(), "branches": told})
+        return before
 
     def _write(self, record: dict[str, Any]) -> None:
         try:

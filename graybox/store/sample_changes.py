@@ -66,17 +66,19 @@ class ChangeReader:
         history, version, splits = self._history, self._published(), self._splits
         place = _place_of(cursor, history, version)
         begin, end = place or _BEGINNING, (version + 1, 0, 0)
-        chosen = np.zeros(0, dtype=np.int64)
+        marks = position = np.zeros(0, dtype=np.int64)
         if begin != end:
-            marks, position = _marks_of(splits, within), _positions(splits, within)
-            chosen = _unknown(marks, position, begin, version)
-            if len(chosen) > limit:
-                chosen = chosen[_first(marks[chosen], position[chosen], limit)]
-                end = (int(marks[chosen[-1]]), *divmod(int(position[chosen[-1]]) + 1, MAX_COUNT)) if limit else begin
+            marks, position = _unknown(splits, within, begin, version)
+            if len(marks) > limit:
+                first = _first(marks, position, limit)
+                marks, position = marks[first], position[first]
+                end = (int(marks[-1]), *divmod(int(position[-1]) + 1, MAX_COUNT)) if limit else begin
             else:
-                chosen = chosen[np.lexsort((position[chosen], marks[chosen]))]
-        found = Selection(within.split[chosen], within.row[chosen], within.splits)
-        return Changes(found, _text(history, end), place is None, history, version)
+                order = np.lexsort((position, marks))
+                marks, position = marks[order], position[order]
+        return Changes(
+            _selection(splits, within.splits, position), _text(history, end), place is None, history, version
+        )
 
     def settled(self, changes: Changes) -> NDArray[np.bool_]:
         """Which of these samples did not change again until now, bool [n]. The others come with the next changes."""
@@ -113,18 +115,38 @@ def _marks_of(splits: Sequence[SplitColumns], chosen: Selection) -> Rows:
     return marks
 
 
-def _positions(splits: Sequence[SplitColumns], chosen: Selection) -> Rows:
-    """Split and row as one number each, int64 [n]."""
-    code = {columns.name: number for number, columns in enumerate(splits)}
-    starts = np.array([code[name] * MAX_COUNT for name in chosen.splits], dtype=np.int64)
-    return chosen.row + starts[chosen.split] if len(chosen) else chosen.row
-
-
-def _unknown(marks: Rows, position: Rows, begin: _Place, version: int) -> Rows:
-    """Indices of those that changed from `begin` on, until the version."""
+def _unknown(splits: Sequence[SplitColumns], within: Selection, begin: _Place, version: int) -> tuple[Rows, Rows]:
+    """Of those that changed from `begin` on, until the version: (the version that each changed in last, its split and
+    row as one number), int64 [n] each."""
     since, split, row = begin
-    found = np.flatnonzero((marks >= since) & (marks <= version))
-    return found[(marks[found] > since) | (position[found] >= split * MAX_COUNT + row)]
+    parts = [(np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64))]
+    for number, columns in enumerate(splits):
+        rows = _rows_of(within, columns)
+        marks = columns.changed if rows is None else columns.changed[rows]
+        found = np.flatnonzero((marks >= since) & (marks <= version))
+        marks, position = marks[found], (found if rows is None else rows[found]) + number * MAX_COUNT
+        # Once more, as they go on changing.
+        new = ((marks > since) | (position >= split * MAX_COUNT + row)) & (marks <= version)
+        parts.append((marks[new], position[new]))
+    all_marks, positions = zip(*parts, strict=True)
+    return np.concatenate(all_marks), np.concatenate(positions)
+
+
+def _rows_of(chosen: Selection, columns: SplitColumns) -> Rows | None:
+    """Those of one split, each once; None where it is all of them."""
+    if chosen.splits == (columns.name,):
+        return None if len(chosen) == columns.count else chosen.row
+    if columns.name not in chosen.splits:
+        return chosen.row[:0]
+    there = chosen.split == chosen.splits.index(columns.name)
+    return None if np.count_nonzero(there) == columns.count else chosen.row[there]
+
+
+def _selection(splits: Sequence[SplitColumns], names: tuple[str, ...], positions: Rows) -> Selection:
+    """names: of the splits as the selection numbers them."""
+    numbers = [names.index(columns.name) if columns.name in names else -1 for columns in splits]
+    number, row = np.divmod(positions, MAX_COUNT)
+    return Selection(np.array(numbers, dtype=np.int16)[number], row, names)
 
 
 def _first(marks: Rows, position: Rows, limit: int) -> Rows:

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,8 @@ class SampleStore(NoteWriter, TargetWriter, Durability):
         """folder: the run's. Raises StorageError for a broken snapshot or a file that cannot be opened."""
         self.folder = Path(folder)
         self.read_only = read_only
+        self.before_change: Callable[[], None] = lambda: None
+        """Called before any column is changed, or replaced by another one."""
         self._files = SampleLogFiles(self.folder, read_only=read_only)
         self.discard_version = 0
         self._splits: list[SplitColumns] = []
@@ -54,7 +57,7 @@ class SampleStore(NoteWriter, TargetWriter, Durability):
         self._version = 0
         self._begin_history()
         self._summary: tuple[int, dict[str, SplitSummary]] | None = None
-        self._selections: OrderedDict[tuple[SampleFilter, str, bool], tuple[int, Selection]] = OrderedDict()
+        self._selections: OrderedDict[tuple[SampleFilter, str, bool], tuple[int | str, Selection]] = OrderedDict()
         self._signature: tuple[tuple[str, int, int], ...] | None = None
         if read_only:
             self.refresh()
@@ -185,7 +188,8 @@ class SampleStore(NoteWriter, TargetWriter, Durability):
     def select(self, criteria: SampleFilter, sort_by: str = "", descending: bool = False) -> Selection:
         """The samples that match, sorted: see `sample_query.select`. Kept until a sample changes."""
         key = (criteria, sort_by, descending)
-        version = self._version
+        # What no change of a sample makes another one is kept as long as the splits are.
+        version = self._history if not sort_by and criteria == SampleFilter(origin=criteria.origin) else self._version
         kept = self._selections.get(key)
         if kept is not None and kept[0] == version:
             return kept[1]
@@ -221,6 +225,7 @@ class SampleStore(NoteWriter, TargetWriter, Durability):
             ]:
                 break
         attach_keys(self.folder, splits)
+        self._begin_history()  # who reads just now is not to know the columns under the name of what comes
         with self._guard:
             self._splits = splits
             self._codes = {columns.name: code for code, columns in enumerate(splits)}
@@ -254,6 +259,7 @@ class SampleStore(NoteWriter, TargetWriter, Durability):
     def _writable(self) -> None:
         if self.read_only:
             raise Refused(f"the samples in {self.folder} are open for reading only")
+        self.before_change()
 
     def _code(self, split: str) -> int:
         code = self._codes.get(split)

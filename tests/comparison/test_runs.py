@@ -67,6 +67,7 @@ def test_two_checkpoints_of_a_run_that_trains_on_and_branches(root: Path) -> Non
         train(made, 3)
         second = ask(made, SaveCheckpoint("second")).value
         ask(made, RestoreCheckpoint(first.id))
+        ask(made, Resume())
         train(made, 2)
         found = compare(f"{root}@{first.id}", f"{root}@{second.id}")
         assert (found.a.head()["step"], found.b.head()["step"]) == (first.step, second.step)

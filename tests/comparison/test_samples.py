@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from graybox.comparison.samples import FIRST, sample_differences, split_difference
 from graybox.store.sample_columns import SplitColumns
+from graybox.store.sample_keys import SampleKeys
 
 
 def columns(frame: pd.DataFrame, *, fingerprint: str = "same") -> SplitColumns:
@@ -56,7 +57,7 @@ def tables(draw: st.DrawFn) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_it_is_what_pandas_says(both: tuple[pd.DataFrame, pd.DataFrame]) -> None:
     a, b = both
     found = split_difference(columns(a), columns(b), top=5)
-    frame = a.join(b, lsuffix="_a", rsuffix="_b").astype({"loss_a": float, "loss_b": float})
+    frame = a.add_suffix("_a").join(b.add_suffix("_b")).astype({"loss_a": float, "loss_b": float})
     for side in "ab":
         frame[f"known_{side}"] = (frame[f"label_{side}"] >= 0) & (frame[f"prediction_{side}"] >= 0)
         frame[f"right_{side}"] = frame[f"label_{side}"] == frame[f"prediction_{side}"]
@@ -124,6 +125,24 @@ def test_other_data_are_not_compared_sample_by_sample() -> None:
         found = split_difference(a, other, top=5)
         assert not found.same_data and found.samples == (40, other.count)
         assert found.most_changed == found.by_class == []
+
+
+def test_samples_of_other_data_are_known_by_their_names() -> None:
+    one = toy().assign(discarded=np.arange(40) % 7 == 0)
+    order = np.random.default_rng(1).permutation(40)[:30]
+    a, b = columns(one), columns(one.iloc[order].reset_index(drop=True), fingerprint="another")
+    a.keys, b.keys = SampleKeys([f"{n}.png" for n in range(40)]), SampleKeys([f"{n}.png" for n in order])
+    found = split_difference(a, b, top=5)
+    assert not found.same_data and found.matched == 30 and found.seen == (30, 30)
+    assert found.most_changed == found.by_class == [] and found.labels == found.got_wrong == found.discarded.only_a == 0
+    b.set_state({**b.state(), "loss": b.loss + np.where(np.arange(30) == 11, 2, 0).astype(np.float32)})
+    b.discarded[4] = not b.discarded[4]
+    found = split_difference(a, b, top=5)
+    assert [each.sample for each in found.most_changed] == [11], "by its number in B"
+    assert found.most_changed[0].losses[0] == pytest.approx(a.loss[order[11]])
+    assert [*found.discarded.first_a, *found.discarded.first_b] == [4]
+    b.keys = SampleKeys([f"{n}.jpg" for n in order])
+    assert split_difference(a, b, top=5).matched == 0
 
 
 def test_splits_that_both_have() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class RealBackend:
         self._owner = threading.Thread(target=trainer.run, daemon=True)
         self._owner.start()
         change = pb.HyperParameterChange(hyper_parameters=pb.HyperParameters(is_training=False))
-        self._client.call("ExperimentCommand", pb.ExperimentCommandRequest(hyper_parameter_change=change))
+        self.call("ExperimentCommand", pb.ExperimentCommandRequest(hyper_parameter_change=change))
 
     @property
     def run_id(self) -> str:
@@ -66,7 +67,12 @@ class RealBackend:
 
     def edits(self) -> list[str]:
         """Kinds of the entries that changed samples, or took that back."""
-        return [entry.kind for entry in self.journal() if entry.kind.startswith(("sample", "undo"))]
+        others = ("pause", "resume", "query_execute")
+        return [entry.kind for entry in self.journal() if entry.kind not in others]
+
+    def call(self, method: str, request: Any) -> Any:
+        """As another client."""
+        return self._client.call(method, request)
 
     def close(self) -> None:
         self._client.close()

@@ -116,6 +116,17 @@ def test_pages_fit_the_window_and_complain_about_nothing(stage: Stage) -> None:
     assert len(colours) == 2
 
 
+def test_answers_that_take_longer_than_the_clock_are_shown(stage: Stage) -> None:
+    """A page that asked again meanwhile would pass over each of them."""
+    page = stage.page
+    late = "new Promise(go => setTimeout(go, 1300)).then(() => plain(...given))"
+    page.add_init_script(f"const plain = fetch; window.fetch = (...given) => {late}")
+    stage.open("history")
+    expect(page.locator("#history-list .gb-empty")).to_contain_text("Nothing was done")
+    step = page.evaluate(STEP)
+    page.wait_for_function(f"step => ({STEP})() > step", arg=step)
+
+
 def test_light_and_dark_are_remembered(stage: Stage) -> None:
     page = stage.page
     page.emulate_media(color_scheme="light")

@@ -8,6 +8,7 @@ import grpc
 import numpy as np
 import pytest
 
+from graybox.commands import NoteBranch
 from graybox.proto import experiment_service_pb2 as pb
 from graybox.service import limits
 from graybox.snapshot import TrainerState
@@ -279,6 +280,44 @@ def test_a_note_and_its_request_name_one_run(client: WireClient, owner: ToyOwner
     note = pb.PlotNoteOperation(metric_name="loss", run_id=owner.run.run_id)
     request = pb.ExperimentCommandRequest(plot_note_operation=note, run_id="another")
     assert client.status_of("ExperimentCommand", request)[0] is INVALID
+
+
+def test_a_name_and_a_note_for_a_branch(client: WireClient, owner: ToyOwner) -> None:
+    owner.run.add_branch(0, 5, 40)
+
+    def told(**fields: str) -> list[tuple[int, str, str]]:
+        operation = pb.BranchNoteOperation(branch=1, **fields)
+        answer = client.ExperimentCommand(branch_note_operation=operation, get_runs=True, command_id=str(fields))
+        assert answer.success and answer.journal_sequence
+        return [(branch.branch, branch.name, branch.note) for branch in answer.runs[0].branches]
+
+    client.ExperimentCommand(branch_note_operation=pb.BranchNoteOperation(branch=0, name="first"))
+    # The runs are told as they are before the command.
+    assert told(name="wider", note="why ü") == [(0, "first", ""), (1, "", "")]
+    assert told(name="") == [(0, "first", ""), (1, "wider", "why ü")]
+    assert told(note="") == [(0, "first", ""), (1, "", "why ü")]
+    left = client.ExperimentCommand(get_runs=True).runs[0].branches
+    assert [(branch.name, branch.note) for branch in left] == [("first", ""), ("", "")]
+    assert owner.applied[1:] == [NoteBranch(1, "wider", "why ü"), NoteBranch(1, "", None), NoteBranch(1, None, "")]
+
+
+@pytest.mark.parametrize(
+    ("operation", "code"),
+    [
+        (pb.BranchNoteOperation(branch=0), INVALID),
+        (pb.BranchNoteOperation(branch=-1, name="x"), INVALID),
+        (pb.BranchNoteOperation(branch=0, name="n" * 201), INVALID),
+        (pb.BranchNoteOperation(branch=0, note="n" * 2001), INVALID),
+        (pb.BranchNoteOperation(branch=3, name="x"), grpc.StatusCode.NOT_FOUND),
+    ],
+)
+def test_a_name_for_nothing(
+    client: WireClient, owner: ToyOwner, operation: pb.BranchNoteOperation, code: grpc.StatusCode
+) -> None:
+    before = owner.run.record
+    request = pb.ExperimentCommandRequest(branch_note_operation=operation)
+    assert client.status_of("ExperimentCommand", request)[0] is code
+    assert owner.run.record == before
 
 
 def test_load_a_checkpoint(client: WireClient, owner: ToyOwner) -> None:

@@ -28,8 +28,8 @@ def test_a_point_says_everything(client: WireClient, owner: ToyOwner) -> None:
     assert list(answer.points) == [
         pb.LoggerDataPoint(
             metric_name="loss", model_age=40, metric_value=0.25, experiment_hash="beef", timestamp=1_700_000_000,
-            is_evaluation_marker=True, split_name="val", evaluation_tags=["dark", "night"], age=40, time_ms=1_700_000_000_123, step=5,
-            run_id=owner.run.run_id,
+            is_evaluation_marker=True, split_name="val", evaluation_tags=["dark", "night"], age=40,
+            time_ms=1_700_000_000_123, step=5, run_id=owner.run.run_id,
         )
     ]  # fmt: skip
 

@@ -49,7 +49,7 @@ def test_a_record_says_everything(client: WireClient, owner: ToyOwner) -> None:
             "label": "1", "prediction": "2", "loss": "0.25", "encounters": "1", "last_age": "48", "discarded": "true",
             "loss_mean": "0.25", "loss_std": "0", "forgetting": "0",
         },
-        original_label=1,
+        original_label=1, label_text=CLASSES[1], prediction_text=CLASSES[2], label_kind="class",
     )  # fmt: skip
     unseen = client.GetDataSamples(start_index=5, records_cnt=1).data_records[0]
     assert (unseen.prediction, unseen.last_age, unseen.encounters) == (-1, -1, 0)

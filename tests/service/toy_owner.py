@@ -236,6 +236,9 @@ class ToyOwner:
                     raise Refused("no evaluation is running")
                 self.evaluation = replace(self.evaluation, status=CANCELLED, message=reason)
                 return cmd.Outcome(f"cancelled: {reason}")
+            case cmd.NoteBranch(branch, name, note):
+                self.run.change_branch(branch, name=name, note=note)
+                return self._note(actor, "branch_note", "named")
             case cmd.SetPlotNote(split, metric, branch, age, note):
                 self.metrics.set_note(split, metric, branch, age, note)
                 return self._note(actor, "plot_note", "noted")

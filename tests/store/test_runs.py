@@ -48,6 +48,20 @@ def test_branches_are_numbered_in_order(run: RunFolder) -> None:
         run.add_branch(7, 0, 0)
 
 
+def test_branches_are_named_and_noted(run: RunFolder) -> None:
+    run.add_branch(0, 10, 640)
+    assert run.change_branch(1, name="wider", note="two\nlines ü") == Branch(1, 0, 10, 640)
+    assert run.change_branch(1, name="") == Branch(1, 0, 10, 640, "wider", "two\nlines ü")
+    noted = Branch(1, 0, 10, 640, "", "two\nlines ü")
+    assert run.change_branch(1) == noted and RunFolder(run.path).branches == [Branch(0), noted]
+    run.change_branch(1, note="")
+    # As versions wrote it, and read it, that know of no notes.
+    assert "note" not in json.loads((run.path / "run.json").read_bytes())["branches"][1]
+    with pytest.raises(NotFound, match=r"no branch 7; it has \[0, 1\]"):
+        run.change_branch(7, name="x")
+    assert run.branches == [Branch(0), Branch(1, 0, 10, 640)]
+
+
 def test_what_cannot_be_written_changes_nothing(run: RunFolder) -> None:
     before = run.record
     with pytest.raises(Invalid, match="cannot hold this"):

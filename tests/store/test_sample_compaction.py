@@ -246,7 +246,7 @@ def test_the_process_ends_with_its_parent(tmp_path: Path) -> None:
     assert parent.stdout is not None
     try:
         pid = int(parent.stdout.readline())
-        wait_until(lambda: os.getpriority(os.PRIO_PROCESS, pid) == 19, "the process to give way and begin")
+        wait_until(lambda: os.getpriority(os.PRIO_PROCESS, pid) == 10, "the process to give way and begin")
         assert os.getpgid(pid) == pid, "Ctrl-C in the terminal would end it"
     finally:
         parent.kill()

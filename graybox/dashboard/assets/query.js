@@ -26,6 +26,7 @@
     let asked = 0;
     let shownRun = "";
     let viewId = "";
+    let drawn = false;
 
     const field = () => document.getElementById("query");
     const list = () => document.getElementById("query-suggestions");
@@ -255,12 +256,14 @@
         shownRun = (focus && focus.run) || (status && status.run) || shownRun;
         const here = view && view.run === shownRun ? view : null;
         const fresh = (here ? here.id : "") !== viewId;
+        if (!fresh && drawn) return Array(6).fill(same()); // a status that changes nothing here
+        drawn = true;
         viewId = here ? here.id : "";
         if (!here) return ["gb-filters", "gb-view-bar gb-hidden", "", "", "gb-text-button gb-hidden", false];
-        const drawn = here.queries.some((query) => / sample \d/.test(" " + query));
+        const some = here.queries.some((query) => / sample \d/.test(" " + query));
         return [
-            "gb-filters gb-hidden", "gb-view-bar", words(here), here.queries.join("  ›  "),
-            "gb-text-button" + (drawn ? "" : " gb-hidden"), fresh ? false : same(),
+            "gb-filters gb-hidden", "gb-view-bar", words(here), here.queries.map((query) => query || "all samples").join("  ›  "),
+            "gb-text-button" + (some ? "" : " gb-hidden"), false,
         ];
     }
 

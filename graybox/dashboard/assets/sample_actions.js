@@ -5,6 +5,7 @@
     let selectedBefore = 0;
     let viewBefore = "";
     let liveBefore = "";
+    let toldBefore = "";
 
     // What is meant follows what was done last: a row that is selected, or a query that is asked. A choice by hand stays
     // until one of the two changes.
@@ -35,7 +36,7 @@
         const all = next === "view" ? " all " + whole(many) : many > 1 ? " " + whole(many) : "";
         const filtered = filters.some((value) => (Array.isArray(value) ? value.length : value));
         const off = !live || !many;
-        return [
+        const told = [
             options(count, here), next === wanted ? same() : next,
             "Discard" + all, "Restore" + all, "Add" + (all && " to" + all), "Remove" + (all && " from" + all),
             "Set" + (all && " for" + all), "The data set's label again",
@@ -44,6 +45,10 @@
             here ? "The " + whole(here.matches) + " samples of the query"
                 : filtered ? "The samples that the filters leave" : "All samples of the run",
         ];
+        const text = JSON.stringify(told);
+        if (text === toldBefore) return told.map(same); // most calls are for a status that changes nothing here
+        toldBefore = text;
+        return told;
     }
 
     function saveFile(file) {

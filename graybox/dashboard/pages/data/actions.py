@@ -21,7 +21,8 @@ FORMATS = {
     "jsonl": ("JSON lines", "one object a line"),
     "manifest": ("Manifest", "what plain PyTorch needs to train on these samples"),
 }
-_ABOVE = {"zIndex": 600}
+_UPWARDS = {"zIndex": 600, "position": "top-start"}
+"""Suggestions open above their field: below it they would hide the buttons."""
 
 
 def bar() -> html.Div:
@@ -95,7 +96,7 @@ def _tagging() -> dmc.Popover:
         value="",
         size="xs",
         maxDropdownHeight=220,
-        comboboxProps=_ABOVE,
+        comboboxProps=_UPWARDS,
     )
     buttons = html.Div(
         [_small("add-tag", "Add the tag", "gb-primary"), _small("remove-tag", "Take it away")], className="gb-actions"
@@ -113,7 +114,7 @@ def _labelling() -> dmc.Popover:
         size="xs",
         limit=200,
         maxDropdownHeight=220,
-        comboboxProps=_ABOVE,
+        comboboxProps=_UPWARDS,
     )
     hint = "The data set itself stays as it is; this label counts in its place."
     return _popover(

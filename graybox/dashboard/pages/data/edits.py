@@ -54,7 +54,12 @@ def target(wanted: str, rows: Sequence[Mapping[str, Any]] | None, view: Mapping[
             raise ValueError("There is no query whose samples are meant; ask one, or select samples.")
         if not view["matches"]:
             raise ValueError("The query found no sample.")
-        return Target(view["run"], view["matches"], view["id"], words=" › ".join(view["queries"]))
+        return Target(
+            view["run"],
+            view["matches"],
+            view["id"],
+            words=" › ".join(query or "all samples" for query in view["queries"]),
+        )
     chosen = [(row["origin"], row["sample_id"]) for row in rows or ()]
     if not chosen:
         raise ValueError("Select at least one sample first.")
