@@ -93,8 +93,8 @@ def bad_rows(loss: float, rows: np.ndarray, losses: np.ndarray) -> list[int]:
     """The samples of a batch whose loss is no finite number, where the batch's is none either; [] where all are so."""
     bad = ~np.isfinite(losses)
     infinite = np.isinf(losses)
-    if infinite.any():
-        bad = infinite  # beside those NaN may say no more than that nothing counts, as of an empty mask
+    if np.isinf(loss) and infinite.any():
+        bad = infinite  # a NaN that counted would have made it NaN: it is of an empty mask, of which nothing counts
     return [] if np.isfinite(loss) or bad.all() else rows[bad].tolist()
 
 

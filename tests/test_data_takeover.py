@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.utils.data import Dataset
 
 from graybox.commands import (
@@ -26,13 +24,10 @@ from graybox.commands import (
     Undo,
     WeighSamples,
 )
-from graybox.data_change import change_of
 from graybox.errors import Refused
 from graybox.launch import Training, launch
 from graybox.snapshot import TrainerState
 from graybox.store.checkpoints import CheckpointCatalogue
-from graybox.store.sample_columns import SplitColumns
-from graybox.store.sample_keys import SampleKeys
 from graybox.store.samples import SampleStore
 from tests.patience import PATIENCE
 from tests.small_experiments import crash, tick_until, toy_data, toy_experiment
@@ -320,24 +315,3 @@ def test_the_names_are_on_disk(root: Path) -> None:
     files = sorted(path.name for path in first.stores.run.path.glob("keys-train-*.txt"))
     assert len(files) == 2
     assert json.loads((first.stores.run.path / "run.json").read_text())["step"] == 0
-
-
-@settings(max_examples=100)
-@given(
-    st.lists(st.integers(0, 9), unique=True, min_size=1),
-    st.lists(st.integers(0, 9), unique=True, min_size=1),
-    st.data(),
-)
-def test_a_change_in_words(before: list[int], after: list[int], data: st.DataObject) -> None:
-    old = {number: data.draw(st.integers(-1, 1)) for number in before}
-    new = {number: data.draw(st.integers(0, 1)) for number in after}
-    known = SplitColumns("train", len(before), labels=[old[number] for number in before])
-    source = SampleKeys([str(n) for n in after]).rows_in(SampleKeys([str(n) for n in before]))
-    change = change_of(known, len(after), source, np.array([new[number] for number in after]), None)
-    both = [number for number in after if number in old]
-    assert change.new == len(set(after) - set(before)) and change.gone == len(set(before) - set(after))
-    assert change.relabelled == sum(old[number] >= 0 and old[number] != new[number] for number in both)
-    assert change.reordered == (both != [number for number in before if number in new])
-    words = change.in_words()
-    assert ("new" in words, "gone" in words) == (change.new > 0, change.gone > 0)
-    assert ("another order" in words, "another label" in words) == (change.reordered, change.relabelled > 0)

@@ -301,6 +301,7 @@ def test_one_sample_of_a_batch() -> None:
 def test_losses_that_are_no_numbers() -> None:
     numbers = np.array([4, 5, 6])
     assert bad_rows(float("nan"), numbers, np.array([1, np.nan, np.inf])) == [5, 6]
+    assert bad_rows(float("inf"), numbers, np.array([1, np.nan, np.inf])) == [6]
     assert bad_rows(float("nan"), numbers, np.full(3, np.nan)) == [] == bad_rows(1.0, numbers, np.array([1, np.nan, 1]))
 
 

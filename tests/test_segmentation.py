@@ -68,7 +68,7 @@ def test_a_batch_that_is_ignored_whole_changes_nothing() -> None:
     logits = torch.randn(2, 3, 4, 4, requires_grad=True)
     loss, _ = pixel_losses(logits, torch.full((2, 4, 4), IGNORED))
     loss.backward()
-    assert float(loss) == 0 and logits.grad is not None and not logits.grad.any()
+    assert loss.item() == 0 and logits.grad is not None and not logits.grad.any()
 
 
 def test_an_auxiliary_answer_counts_half() -> None:
