@@ -241,7 +241,7 @@ def removes_neurons_and_takes_it_back(page: Page, client: Client) -> None:
     assert np.array_equal(client.weights("layer1"), weights)
     assert np.array_equal(client.weights("layer2"), following)
     told = [(entry.undo_state, entry.undoes) for entry in client.command(get_journal=True).journal_entries]
-    assert told[-3:] == [(pb.UNDO_NEXT, 0), (pb.UNDONE, 0), (pb.UNDO_STATE_UNSPECIFIED, len(told) - 1)]
+    assert told[-3:] == [(pb.UNDO_NEXT, 0), (pb.REDO_NEXT, 0), (pb.UNDO_STATE_UNSPECIFIED, len(told) - 1)]
 
 
 def changes_the_learning_rate(page: Page, client: Client) -> None:

@@ -94,7 +94,7 @@ def test_what_is_asked_is_what_is_done_and_undone(
     assert back.success, back.message
     assert same(owner.network, before)
     states = [(entry.sequence, entry.undo_state, entry.undoes) for entry in back.journal_entries]
-    assert states == [(1, pb.UNDONE, 0), (2, pb.UNDO_STATE_UNSPECIFIED, 1)]
+    assert states == [(1, pb.REDO_NEXT, 0), (2, pb.UNDO_STATE_UNSPECIFIED, 1)]
     assert back.journal_sequence == 2
 
 
@@ -217,7 +217,7 @@ def test_two_people_do_not_undo_twice(client: WireClient, owner: ToyOwner) -> No
     again = client.call("ExperimentCommand", undo(second.journal_sequence))
     assert not again.success
     assert owner.layers[0].frozen.tolist() == [False, True, False, False]
-    assert [entry.undo_state for entry in again.journal_entries][:2] == [pb.UNDO_NEXT, pb.UNDONE]
+    assert [entry.undo_state for entry in again.journal_entries][:2] == [pb.UNDO_NEXT, pb.REDO_NEXT]
     assert client.call("ExperimentCommand", undo()).success
     assert not owner.layers[0].frozen.any()
     nothing = client.call("ExperimentCommand", undo())

@@ -16,7 +16,13 @@ from graybox.dashboard.view import clock, count
 from graybox.proto import experiment_service_pb2 as pb
 
 SHOWN = 300
-_UNDO_WORDS = {pb.UNDO_NEXT: "next", pb.UNDO_LATER: "later", pb.UNDONE: "undone", pb.UNDO_GONE: "gone"}
+_UNDO_WORDS = {
+    pb.UNDO_NEXT: "next",
+    pb.UNDO_LATER: "later",
+    pb.UNDONE: "undone",
+    pb.REDO_NEXT: "undone",
+    pb.UNDO_GONE: "gone",
+}
 _UNDO_TITLES = {
     "later": "Can be undone once what came after it is",
     "gone": "No longer undone by itself: the run went back to a checkpoint since",
